@@ -1,0 +1,1 @@
+"""What every Kubelore service shares."""

@@ -1,0 +1,209 @@
+"""What cluster-registry answers: clusters, their credentials (sealed), tests and health."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kubelore.common.contracts.endpoint import Endpoint
+
+SERVICE = "cluster-registry"
+
+Provider = Literal["aws", "huawei", "aliyun", "tencent", "azure", "google", "other"]
+Status = Literal["connected", "disconnected", "error"]
+Health = Literal["healthy", "degraded", "unhealthy", "unknown"]
+
+
+class ClusterConnection(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """One onboarded cluster as everybody may see it; its kubeconfig stays sealed with the registry.
+
+    `id` equals `name`. Times are ISO 8601 in UTC. `resource_count` is what the
+    observer holds, None until it has said so once.
+    """
+
+    id: str
+    name: str
+    display_name: str
+    context: str
+    server: str
+    provider: Provider = "other"
+    region: str = ""
+    version: str = ""
+    status: Status = "disconnected"
+    health_status: Health = "unknown"
+    status_detail: str = ""
+    created_by: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    last_sync_time: str | None = None
+    resource_count: int | None = None
+    tags: list[str] = []
+    group: str = ""
+    description: str = ""
+    kube_system_uid: str = ""
+    generation: int = 1
+    """Rises with every change of credentials; an observer reconnects when it does."""
+
+
+class Sealed(msgspec.Struct):
+    """A kubeconfig sealed to the registry's public key (crypto.Recipient), and the context chosen from it."""
+
+    kubeconfig: bytes
+    context: str | None = None
+
+
+class AddCluster(msgspec.Struct, kw_only=True):
+    """Onboard a cluster. The sealed box is bound to the purpose `kubeconfig:<name>`."""
+
+    name: str
+    sealed: Sealed
+    actor: str
+    display_name: str | None = None
+    provider: Provider | None = None
+    region: str | None = None
+    group: str = ""
+    tags: list[str] = []
+    description: str = ""
+    allow_duplicate: bool = False
+    new_history: bool = False
+
+
+class InspectKubeconfig(msgspec.Struct):
+    """Read a kubeconfig without storing it. The sealed box is bound to the purpose `kubeconfig:inspect`."""
+
+    sealed: Sealed
+
+
+class ContextReport(msgspec.Struct, kw_only=True):
+    """What one context of a kubeconfig holds, and whether it could be added as it is."""
+
+    name: str
+    cluster: str
+    user: str
+    server: str
+    namespace: str
+    authentication: str
+    """token, client-certificate, exec, auth-provider, basic or none."""
+    suggested_name: str
+    usable: bool
+    refusal: str | None = None
+    """Machine-readable code, as in KubeconfigRefused.code."""
+    detail: str | None = None
+    remedy: str | None = None
+    certificate_expires_at: str | None = None
+
+
+class Inspection(msgspec.Struct):
+    """Every context of a kubeconfig."""
+
+    contexts: list[ContextReport]
+    current_context: str | None
+
+
+class ListClusters(msgspec.Struct, kw_only=True):
+    """Filter and page; `after` is the last name of the page before."""
+
+    tag: str | None = None
+    group: str | None = None
+    provider: str | None = None
+    status: str | None = None
+    limit: int = 500
+    after: str | None = None
+
+
+class ClusterPage(msgspec.Struct):
+    """Clusters by name; `next` is the `after` of the page behind, None at the end."""
+
+    items: list[ClusterConnection]
+    total: int
+    next: str | None = None
+
+
+class ClusterRef(msgspec.Struct):
+    """Which cluster, and for a change, who asks."""
+
+    id: str
+    actor: str = ""
+
+
+class TestStep(msgspec.Struct, kw_only=True):
+    """One step of a connection test: dns, tcp, tls, authentication, authorization or version."""
+
+    __test__ = False
+    name: str
+    ok: bool | None
+    """None when an earlier step failed and this one was not tried."""
+    detail: str
+    remedy: str | None = None
+    latency_ms: float | None = None
+
+
+class ConnectionTest(msgspec.Struct, kw_only=True):
+    """The outcome of a connection test, step by step."""
+
+    cluster: str
+    ok: bool
+    steps: list[TestStep]
+    version: str = ""
+    latency_ms: float | None = None
+    certificate_expires_at: str | None = None
+    skipped_types: list[str] = []
+
+
+class Credentials(msgspec.Struct, kw_only=True):
+    """The sealed kubeconfig of a cluster, for the services that hold the `clusters` keyring.
+
+    `sealed` opens with `Keyring.open(sealed, context=f"cluster:{id}")` to the
+    msgpack of `kube.ClusterAccess`.
+    """
+
+    id: str
+    generation: int
+    kube_system_uid: str
+    sealed: bytes
+
+
+class PublicKey(msgspec.Struct):
+    """The registry's X25519 public key (32 raw bytes)."""
+
+    key: bytes
+
+
+class Empty(msgspec.Struct):
+    """Nothing to say."""
+
+
+class Removed(msgspec.Struct):
+    """The cluster is gone from the registry; its history stays."""
+
+    id: str
+
+
+RECIPIENT = Endpoint(SERVICE, "recipient", Empty, PublicKey)
+INSPECT = Endpoint(SERVICE, "inspect", InspectKubeconfig, Inspection)
+ADD = Endpoint(SERVICE, "add", AddCluster, ClusterConnection, deadline_s=20.0)
+LIST = Endpoint(SERVICE, "list", ListClusters, ClusterPage)
+GET = Endpoint(SERVICE, "get", ClusterRef, ClusterConnection)
+REMOVE = Endpoint(SERVICE, "remove", ClusterRef, Removed)
+TEST = Endpoint(SERVICE, "test", ClusterRef, ConnectionTest, deadline_s=20.0)
+CREDENTIALS = Endpoint(SERVICE, "credentials", ClusterRef, Credentials)
+
+ENDPOINTS = (RECIPIENT, INSPECT, ADD, LIST, GET, REMOVE, TEST, CREDENTIALS)
+
+
+class ClusterEvent(msgspec.Struct, kw_only=True):
+    """What happened to a cluster: published on `kubelore.v1.events.cluster.<cluster>.<happened>`."""
+
+    cluster: str
+    happened: Literal["added", "removed", "updated", "connected", "disconnected"]
+    at: float
+    """Seconds since the epoch, UTC."""
+    actor: str = ""
+    generation: int = 0
+    detail: str = ""
+
+
+def cluster_event_subject(event: ClusterEvent) -> str:
+    """The subject an event about a cluster is published on."""
+    return f"kubelore.v1.events.cluster.{event.cluster}.{event.happened}"

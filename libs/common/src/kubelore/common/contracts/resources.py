@@ -1,0 +1,191 @@
+"""What resource-ops answers: queries over the read model, objects, types and the state of observers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kubelore.common.contracts.endpoint import Endpoint
+
+SERVICE = "resource-ops"
+
+ObserverStatus = Literal["live", "stale", "syncing", "throttled", "error"]
+View = Literal["object", "metadata", "table"]
+
+SortKey = list[str | int | float]
+"""The values that order a row: the sort column's value(s), then cluster, type, namespace and name,
+so that every row has its own key and a page can start behind any of them."""
+
+
+class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One page out of the clusters that the asked replica observes.
+
+    `types` are written as kubectl does (short names and singulars too); empty
+    means every type. `labels` and `fields` are Kubernetes selectors, `search`
+    is matched as a case-insensitive substring over name, labels, annotations
+    and images. `sort` is a column (name, namespace, cluster, type, created,
+    phase), with `-` before it for descending. `after` is the key of the last
+    row of the page before. With `objects` false only keys and ids come back
+    (phase one of a fan-out).
+    """
+
+    clusters: list[str]
+    types: list[str] = []
+    namespaces: list[str] = []
+    labels: str = ""
+    fields: str = ""
+    search: str = ""
+    sort: str = "name"
+    limit: int = 500
+    after: SortKey | None = None
+    view: View = "object"
+    objects: bool = True
+    exclude_stale: bool = False
+
+
+class Row(msgspec.Struct, array_like=True):
+    """One object of an answer; `object` is raw JSON (whole, PartialObjectMetadata, or table cells)."""
+
+    key: SortKey
+    id: str
+    object: bytes = b""
+
+
+class ClusterState(msgspec.Struct, kw_only=True):
+    """How far one cluster's rows can be trusted. `as_of` is seconds since the epoch, None before the first sync.
+
+    `count` is how many rows of the cluster match the query.
+    """
+
+    name: str
+    status: ObserverStatus
+    as_of: float | None = None
+    error: str | None = None
+    count: int = 0
+
+
+class Column(msgspec.Struct, kw_only=True):
+    """A printer column, as the API server's own Table names it."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    priority: int = 0
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """The first `limit` rows behind `after` in the order asked for, and how many match in all."""
+
+    rows: list[Row]
+    clusters: list[ClusterState]
+    total: int
+    columns: list[Column] = []
+
+
+class Fetch(msgspec.Struct, kw_only=True):
+    """Phase two of a fan-out: the objects of these ids."""
+
+    ids: list[str]
+    view: View = "object"
+
+
+class Objects(msgspec.Struct):
+    """Raw JSON per id, in the order asked for; empty bytes where the object has gone meanwhile."""
+
+    objects: list[bytes]
+
+
+class Get(msgspec.Struct, kw_only=True):
+    """One object; with `at_least` the answer waits up to 2 s until that resourceVersion has arrived."""
+
+    id: str
+    view: View = "object"
+    at_least: str = ""
+
+
+class Object(msgspec.Struct, kw_only=True):
+    """One object as raw JSON, and the state of its cluster's observer."""
+
+    id: str
+    object: bytes
+    state: ClusterState
+
+
+class TypeInfo(msgspec.Struct, kw_only=True):
+    """A resource type that at least one cluster serves."""
+
+    name: str
+    group: str
+    version: str
+    kind: str
+    plural: str
+    singular: str
+    short_names: list[str]
+    namespaced: bool
+    clusters: list[str]
+    count: int
+
+
+class ListTypes(msgspec.Struct):
+    """Which clusters' types."""
+
+    clusters: list[str] = []
+
+
+class Types(msgspec.Struct):
+    """Types by name."""
+
+    items: list[TypeInfo]
+
+
+class TypeState(msgspec.Struct, kw_only=True):
+    """How one type of one cluster is observed."""
+
+    type: str
+    status: str
+    """live, syncing, stale, skipped (may not be listed), metadata (over the budget) or error."""
+    count: int
+    rv: str = ""
+    detail: str = ""
+
+
+class ObserverReport(msgspec.Struct, kw_only=True):
+    """One observer: who holds it, and the state of each type."""
+
+    cluster: str
+    replica: str
+    status: ObserverStatus
+    as_of: float | None
+    error: str | None
+    objects: int
+    published: int
+    incarnation: int
+    types: list[TypeState] = []
+
+
+class ObserverRef(msgspec.Struct):
+    """Which observers of the asked replica; empty means all."""
+
+    clusters: list[str] = []
+    types: bool = False
+
+
+class ObserverReports(msgspec.Struct):
+    """Observers by cluster."""
+
+    items: list[ObserverReport]
+
+
+QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0)
+FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0)
+GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
+TYPES = Endpoint(SERVICE, "types", ListTypes, Types, scope="replica", deadline_s=1.0)
+OBSERVERS = Endpoint(SERVICE, "observers", ObserverRef, ObserverReports, scope="replica", deadline_s=1.0)
+
+ENDPOINTS = (QUERY, FETCH, GET, TYPES, OBSERVERS)
+
+
+def observer_lease(cluster: str) -> str:
+    """The key of the lease (bucket LEASES) whose holder observes a cluster; its value names the replica."""
+    return f"observer.{cluster}"

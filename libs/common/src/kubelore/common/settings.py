@@ -1,0 +1,53 @@
+"""Settings from the environment and from one file, the same way in every service.
+
+Every name is prefixed `KUBELORE_` in the environment. `KUBELORE_CONFIG` may name
+a JSON or YAML file; the environment wins over it, and defaults come last.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class CommonSettings(BaseSettings):
+    """What every service needs; a service's own settings inherit from it."""
+
+    model_config = SettingsConfigDict(env_prefix="KUBELORE_", extra="ignore")
+
+    nats_url: str = Field("nats://127.0.0.1:4222", description="Servers of the bus, comma separated, without credentials.")
+    nats_user: str = Field("", description="User of this service on the bus.")
+    nats_password: SecretStr = Field(SecretStr(""), description="Password of that user.")
+    mongo_url: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017"), description="MongoDB connection string.")
+    mongo_database: str = Field("kubelore", description="Database that holds Kubelore's collections.")
+    blob_url: str = Field("", description="Blob store: file:///path, or s3://bucket with the AWS_* variables.")
+    keyring_dir: Path = Field(Path("keyring"), description="Folder with one keyring file per purpose.")
+    replica: str = Field("", description="Id of this replica; made at start when empty.")
+    allow_private_addresses: bool = Field(
+        False, description="Whether API servers on loopback and private addresses may be added."
+    )
+    allow_insecure_tls: bool = Field(False, description="Whether insecure-skip-tls-verify is accepted.")
+    log_format: str = Field("json", description="json or console.")
+    log_level: str = Field("info", description="debug, info, warning or error.")
+    otlp_endpoint: str = Field("", description="OTLP/HTTP endpoint for traces and metrics; none when empty.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order: arguments, environment, the file that KUBELORE_CONFIG names, defaults."""
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        path = os.environ.get("KUBELORE_CONFIG")
+        if path:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+            sources = (*sources, InitSettingsSource(settings_cls, values))
+        return sources

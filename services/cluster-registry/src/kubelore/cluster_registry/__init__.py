@@ -1,0 +1,1 @@
+"""Clusters, their sealed credentials, connection tests and health."""

@@ -1,0 +1,1 @@
+"""The edge: HTTP, SSE, authentication and fan-out."""

@@ -1,0 +1,1 @@
+"""What is in the clusters: observers, read model and queries."""

@@ -1,0 +1,1 @@
+"""The embedded stack: every server and service as a supervised process."""

@@ -1,0 +1,1 @@
+"""A small simulated Kubernetes API server for demo, scale and faults."""
