@@ -1,0 +1,40 @@
+"""How a service's process begins and ends: settings in, service runs, signals out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import uvloop
+
+from kubelore.common import telemetry
+from kubelore.common.errors import KubeloreError
+from kubelore.common.settings import CommonSettings
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def run(service: str, settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    """Run `main(settings, stopping)` until it returns; SIGTERM and SIGINT set `stopping`.
+
+    Exits with 1 and one clear line when a typed error ends the service; any
+    other exception leaves its traceback in the log.
+    """
+    telemetry.configure(service, settings)
+    log = telemetry.get_logger(service)
+    try:
+        uvloop.run(_until_stopped(settings, main))
+    except KubeloreError as error:
+        log.error("service ended", reason=error.reason, detail=error.detail, remedy=error.remedy)
+        sys.exit(1)
+
+
+async def _until_stopped(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await main(settings, stopping)
