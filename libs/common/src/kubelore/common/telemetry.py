@@ -105,7 +105,7 @@ def _export(service: str, endpoint: str) -> None:
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one module; call `log.info("what happened", key=value)`."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(module=name)
 
 
 @contextmanager
