@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import uvloop
@@ -38,3 +38,21 @@ async def _until_stopped(settings: S, main: Callable[[S, asyncio.Event], Awaitab
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await main(settings, stopping)
+
+
+async def until_stopped_or_failed(stopping: asyncio.Event, background: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for `stopping`, or raise what ended a background task; then cancel them all.
+
+    A background task that returns without being asked to counts as a failure:
+    a service that silently stopped doing half its work must not look healthy.
+    """
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        done, _ = await asyncio.wait({stopped, *background}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
+            task.result()
+            raise RuntimeError(f"{task.get_coro()} ended by itself")
+    finally:
+        for task in (stopped, *background):
+            task.cancel()
+        await asyncio.gather(stopped, *background, return_exceptions=True)

@@ -196,12 +196,14 @@ class ClusterEvent(msgspec.Struct, kw_only=True):
     """What happened to a cluster: published on `kubelore.v1.events.cluster.<cluster>.<happened>`."""
 
     cluster: str
-    happened: Literal["added", "removed", "updated", "connected", "disconnected"]
+    happened: Literal["added", "removed", "updated", "connected", "disconnected", "synced"]
     at: float
     """Seconds since the epoch, UTC."""
     actor: str = ""
     generation: int = 0
     detail: str = ""
+    resource_count: int | None = None
+    """With `synced`: how many objects the observer holds."""
 
 
 def cluster_event_subject(event: ClusterEvent) -> str:

@@ -1,0 +1,105 @@
+"""The health loop: probes every cluster, records what changed, and says so on the bus.
+
+One replica of the registry runs it (lease `registry.health`); a probe is one
+small request, so that one loop serves 500 clusters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+from kubelore.cluster_registry.health import TIMEOUT_S, ProbeState, Verdict
+from kubelore.cluster_registry.registry import Registry
+from kubelore.cluster_registry.repository import ClusterRepository
+from kubelore.common.bus import Bus
+from kubelore.common.contracts.clusters import ClusterEvent, ListClusters, cluster_event_subject
+from kubelore.common.errors import KubeloreError, NotFound, Unauthenticated
+from kubelore.common.kube import AddressPolicy, KubeClient
+from kubelore.common.telemetry import get_logger
+
+log = get_logger(__name__)
+
+ROSTER_S = 5.0
+
+
+class Prober:
+    """Keeps one probing task per cluster for as long as it runs."""
+
+    def __init__(self, registry: Registry, repository: ClusterRepository, policy: AddressPolicy, bus: Bus) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._policy = policy
+        self._bus = bus
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Follow the roster of clusters until cancelled; its probes end with it."""
+        try:
+            while True:
+                try:
+                    await self._follow_roster()
+                except KubeloreError as error:
+                    log.warning("roster not read", reason=error.reason, detail=error.detail)
+                await asyncio.sleep(ROSTER_S)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def _follow_roster(self) -> None:
+        wanted: set[tuple[str, int]] = set()
+        after: str | None = None
+        while True:
+            page = await self._repository.page(ListClusters(limit=500, after=after))
+            wanted.update((cluster.id, cluster.generation) for cluster in page.items)
+            if page.next is None:
+                break
+            after = page.next
+        for key in set(self._tasks) - wanted:
+            self._tasks.pop(key).cancel()
+        for key in wanted:
+            if key not in self._tasks or self._tasks[key].done():
+                self._tasks[key] = asyncio.create_task(self._probe_forever(key[0]))
+
+    async def _probe_forever(self, name: str) -> None:
+        try:
+            await self._probe_until_gone(name)
+        except KubeloreError as error:
+            log.warning("probing stopped", cluster=name, reason=error.reason, detail=error.detail)
+
+    async def _probe_until_gone(self, name: str) -> None:
+        with suppress(NotFound):
+            cluster, sealed = await self._repository.credentials(name)
+            state = ProbeState()
+            async with KubeClient(self._registry.access(cluster, sealed), self._policy) as client:
+                while True:
+                    error = await _probe(client)
+                    verdict, delay = state.observe(error is None)
+                    if verdict is not None:
+                        await self._record(name, verdict, error)
+                    await asyncio.sleep(delay)
+
+    async def _record(self, name: str, verdict: Verdict, error: KubeloreError | None) -> None:
+        refused = isinstance(error, Unauthenticated)
+        try:
+            await self._repository.update(
+                name,
+                status="error" if refused else verdict,
+                health_status="healthy" if verdict == "connected" else "unhealthy",
+                status_detail=error.detail if error else "",
+            )
+            event = ClusterEvent(
+                cluster=name, happened=verdict, at=time.time(), detail=error.detail if error else ""
+            )
+            await self._bus.publish_event(cluster_event_subject(event), event)
+        except KubeloreError as problem:
+            log.warning("verdict not recorded", cluster=name, verdict=verdict, detail=problem.detail)
+
+
+async def _probe(client: KubeClient) -> KubeloreError | None:
+    try:
+        await client.ready(timeout_s=TIMEOUT_S)
+    except KubeloreError as error:
+        return error
+    return None

@@ -1,0 +1,92 @@
+"""From the API server's bytes to what may leave the observer: Secrets stripped, objects compressed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import zstandard
+
+from kubelore.common.contracts.changes import Change, Kind, Was
+from kubelore.common.contracts.identity import ResourceId
+from kubelore.common.crypto import Keyring, Recipient
+from kubelore.common.kube import ObjectMeta, ResourceType, decode_meta
+from kubelore.common.kube.secrets import strip_secret
+
+INLINE_LIMIT = 512 * 1024
+"""Compressed bytes above which an object travels as a sealed blob (the change contract)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One object as it may be kept and published; `hmacs` and `sealed` belong to Secrets only."""
+
+    raw: bytes
+    meta: ObjectMeta
+    hmacs: dict[str, bytes] | None = None
+    sealed: bytes = b""
+
+
+class RecordMaker:
+    """Makes the records of one cluster.
+
+    `put_blob(key, bytes)` stores what is too large to travel inline; it is
+    sealed to the versions key before.
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        incarnation: int,
+        keyring: Keyring,
+        versions: Recipient,
+        put_blob: Callable[[str, bytes], Awaitable[None]],
+    ) -> None:
+        self.cluster = cluster
+        self.incarnation = incarnation
+        self._keyring = keyring
+        self._versions = versions
+        self._put_blob = put_blob
+        self._compressor = zstandard.ZstdCompressor(level=3)
+
+    def admit(self, resource_type: ResourceType, raw: bytes) -> Manifest:
+        """Decode the metadata, and strip a Secret before anything else sees it."""
+        meta = decode_meta(raw)
+        if resource_type.name != "secrets":
+            return Manifest(raw, meta)
+        stripped = strip_secret(
+            raw,
+            hmac=lambda value, context: self._keyring.hmac(value, context=context),
+            seal=lambda value, context: self._versions.seal(value, context=context),
+            cluster=self.cluster,
+        )
+        return Manifest(stripped.object, meta, stripped.hmacs, stripped.sealed)
+
+    async def change(
+        self, resource_type: ResourceType, manifest: Manifest, kind: Kind, *, old_rv: str = "", was: Was | None = None
+    ) -> Change:
+        """The record of one object at one resourceVersion."""
+        meta = manifest.meta
+        frame = bytes(self._compressor.compress(manifest.raw))
+        blob = ""
+        if len(frame) > INLINE_LIMIT:
+            blob = f"changes/{self.cluster}/{meta.uid}/{meta.resource_version}"
+            await self._put_blob(blob, self._versions.seal(frame, context=blob))
+            frame = b""
+        return Change(
+            cluster=self.cluster,
+            incarnation=self.incarnation,
+            type=resource_type.name,
+            uid=meta.uid,
+            id=str(ResourceId(self.cluster, resource_type.name, meta.namespace, meta.name)),
+            kind=kind,
+            rv=meta.resource_version,
+            at=time.time(),
+            old_rv=old_rv,
+            object=frame,
+            blob=blob,
+            was=was,
+            hmacs=manifest.hmacs,
+            sealed=manifest.sealed,
+        )
