@@ -17,6 +17,8 @@ from kubelore.lab import build, components, kubeconfig, recipes
 from kubelore.lab.api import Api, ApiError
 from kubelore.lab.components import Layout
 from kubelore.lab.credentials import write_credentials
+from kubelore.lab.kubectl import Kubectl
+from kubelore.lab.pki import write_secret
 from kubelore.lab.ports import free_ports
 from kubelore.lab.process import Program
 from kubelore.lab.waiting import wait_for
@@ -31,7 +33,7 @@ NOT_YET = (aiohttp.ClientError, OSError, ApiError)
 
 
 class ControlPlane:
-    """One control plane. `await start()`, use `server` and `kubeconfig()`, `await stop()`.
+    """One control plane: `async with ControlPlane(folder) as plane`, or `start()` and `stop()`.
 
     `folder` must be empty or absent; it holds keys, etcd's data and one log file per program. `name` is the
     cluster's name in kubeconfigs.
@@ -55,6 +57,13 @@ class ControlPlane:
             pki / "etcd-client.key",
         )
         self._programs = _programs(self.layout)
+
+    async def __aenter__(self) -> "ControlPlane":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.stop()
 
     @property
     def server(self) -> str:
@@ -95,6 +104,17 @@ class ControlPlane:
         return kubeconfig.with_token(
             self.name, self.server, self.authorities.cluster_certificate, account, token
         )
+
+    def kubeconfig_file(self) -> Path:
+        """The path of a kubeconfig for cluster-admin (mode 0600)."""
+        path = self.folder / "kubeconfig"
+        if not path.exists():
+            write_secret(path, self.kubeconfig())
+        return path
+
+    def kubectl(self) -> Kubectl:
+        """kubectl as cluster-admin."""
+        return Kubectl(self.kubeconfig_file())
 
     def pid(self, component: Component) -> int | None:
         """The process id of a running component."""

