@@ -1,0 +1,95 @@
+"""pytest fixtures: real servers for a whole run, and settings that share nothing with another test.
+
+Every `settings` gets a NATS account, a database, a blob folder and a keyring
+folder of its own, so that tests need not tidy up after themselves. A test that
+kills a server starts its own with `async with NatsServer(tmp_path / "nats")`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from kubelore.common.settings import CommonSettings
+from kubelore.stack.servers import Account, MongoServer, NatsServer
+
+_ACCOUNTS = 500
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
+    """One NATS server for the whole run; leave it running."""
+    names = [f"TEST{number:03}" for number in range(_ACCOUNTS)]
+    accounts = tuple(Account(name, {name.lower(): secrets.token_urlsafe(16)}) for name in names)
+    # Streams reserve their limit when they are made; nothing like it is ever stored.
+    async with NatsServer(
+        tmp_path_factory.mktemp("nats"), accounts=accounts, max_file_store=1024**5
+    ) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MongoServer]:
+    """One MongoDB server for the whole run; leave it running."""
+    async with MongoServer(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_accounts(nats_server: NatsServer) -> Iterator[Account]:
+    """Accounts of the NATS server, each handed out once (the first belongs to `nats_server.user`)."""
+    return itertools.islice(iter(nats_server.accounts), 1, None)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def settings(
+    nats_server: NatsServer, mongo_server: MongoServer, nats_accounts: Iterator[Account], tmp_path: Path
+) -> AsyncIterator[CommonSettings]:
+    """Settings of a service that finds an empty bus, database, blob store and keyring folder."""
+    account = next(nats_accounts)
+    (user, password), = account.users.items()
+    chosen = CommonSettings(
+        nats_url=nats_server.url,
+        nats_user=user,
+        nats_password=SecretStr(password),
+        mongo_url=SecretStr(mongo_server.url),
+        mongo_database=f"t{account.name.lower()}",
+        blob_url=(tmp_path / "blobs").as_uri(),
+        keyring_dir=tmp_path / "keyring",
+        allow_private_addresses=True,
+        allow_insecure_tls=False,
+        replica="",
+        otlp_endpoint="",
+        log_format="console",
+        log_level="warning",
+    )
+    yield chosen
+    await _remove_streams(chosen)
+    await _drop_database(chosen)
+
+
+async def _remove_streams(used: CommonSettings) -> None:
+    import nats
+
+    client = await nats.connect(
+        used.nats_url, user=used.nats_user, password=used.nats_password.get_secret_value(), connect_timeout=5
+    )
+    try:
+        jetstream = client.jetstream()
+        for stream in await jetstream.streams_info():
+            await jetstream.delete_stream(str(stream.config.name))
+    finally:
+        await client.close()
+
+
+async def _drop_database(used: CommonSettings) -> None:
+    from pymongo import AsyncMongoClient
+
+    async with AsyncMongoClient(used.mongo_url.get_secret_value(), timeoutMS=10_000) as client:
+        await client.drop_database(used.mongo_database)
