@@ -1,0 +1,199 @@
+"""The first content of a simulated cluster: the namespaces and nodes of every cluster, and many like pods."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import msgspec
+
+from . import rules
+from .cluster import BORN, ClusterState
+from .status import Json
+from .store import Template, object_key
+
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_APPS = (
+    "api",
+    "cart",
+    "checkout",
+    "search",
+    "mailer",
+    "billing",
+    "frontend",
+    "worker",
+    "sessions",
+    "reports",
+)
+
+
+def furnish(cluster: ClusterState, nodes: int = 3) -> None:
+    """What every cluster has: system namespaces and nodes."""
+    for namespace in ("default", "kube-system", "kube-public", "kube-node-lease"):
+        add_namespace(cluster, namespace)
+    for number in range(nodes):
+        add_node(cluster, f"node-{number + 1}", f"kubesim://{cluster.name}/node-{number + 1}")
+
+
+def add_namespace(cluster: ClusterState, name: str, labels: dict[str, str] | None = None) -> None:
+    metadata = {"name": name, "labels": {"kubernetes.io/metadata.name": name, **(labels or {})}}
+    spec, status = {"finalizers": ["kubernetes"]}, {"phase": "Active"}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata, "spec": spec, "status": status}
+    cluster.seed_object("namespaces", body)
+    rules.furnish_namespace(cluster, name, born=BORN)
+
+
+def add_node(
+    cluster: ClusterState, name: str, provider_id: str, labels: dict[str, str] | None = None
+) -> None:
+    number = len(cluster.store.of(cluster.types.named("nodes")).entries) + 1
+    resources = {"cpu": "8", "memory": "32Gi", "pods": "110", "ephemeral-storage": "100Gi"}
+    conditions = [
+        {"type": kind, "status": status, "reason": reason, "lastTransitionTime": BORN}
+        for kind, status, reason in (
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID"),
+            ("Ready", "True", "KubeletReady"),
+        )
+    ]
+    info = {"kubeletVersion": "v1.34.4", "osImage": "Debian GNU/Linux 12", "architecture": "amd64"}
+    runtime = {
+        "containerRuntimeVersion": "containerd://1.7.24",
+        "kernelVersion": "6.1.0",
+        "operatingSystem": "linux",
+    }
+    common = {"kubernetes.io/hostname": name, "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+    status = {
+        "capacity": resources,
+        "allocatable": resources,
+        "conditions": conditions,
+        "addresses": [
+            {"type": "InternalIP", "address": f"10.0.0.{number}"},
+            {"type": "Hostname", "address": name},
+        ],
+        "nodeInfo": {**info, **runtime},
+    }
+    metadata = {"name": name, "labels": {**common, **(labels or {})}}
+    spec = {"podCIDR": f"10.244.{number}.0/24", "providerID": provider_id}
+    cluster.seed_object(
+        "nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec, "status": status}
+    )
+
+
+def running_pod(name: str, namespace: str, labels: dict[str, str], image: str, node: str, ip: str) -> Json:
+    """A pod as a kubelet would report it, 4.4 KB with everything that makes real pods big."""
+    app = labels.get("app", "app")
+    env: list[Json] = [{"name": f"{app.upper()}_SETTING_{n:02}", "value": f"value-{n:04}"} for n in range(12)]
+    token = {"name": "kube-api-access", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+    probe = {
+        "httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTP"},
+        "periodSeconds": 10,
+        "timeoutSeconds": 1,
+    }
+    resources = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
+    container: Json = {
+        "name": app,
+        "image": image,
+        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+        "env": env,
+        "resources": resources,
+        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}, {**token, "readOnly": True}],
+        "livenessProbe": {**probe, "failureThreshold": 3, "successThreshold": 1},
+        "readinessProbe": {**probe, "failureThreshold": 3, "successThreshold": 1},
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+        "imagePullPolicy": "IfNotPresent",
+    }
+    sources = [{"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}]
+    spec: Json = {
+        "containers": [container],
+        "volumes": [
+            {"name": "cache", "emptyDir": {}},
+            {"name": "kube-api-access", "projected": {"sources": sources, "defaultMode": 420}},
+        ],
+        "restartPolicy": "Always",
+        "terminationGracePeriodSeconds": 30,
+        "dnsPolicy": "ClusterFirst",
+        "serviceAccountName": "default",
+        "nodeName": node,
+        "securityContext": {},
+        "schedulerName": "default-scheduler",
+        "enableServiceLinks": True,
+        "priority": 0,
+        "preemptionPolicy": "PreemptLowerPriority",
+    }
+    metadata: Json = {"name": name, "namespace": namespace, "labels": labels, "creationTimestamp": BORN}
+    body: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    return {**body, "status": running_status(app, image, ip, BORN)}
+
+
+def running_status(container: str, image: str, ip: str, since: str, restarts: int = 0) -> Json:
+    conditions: list[Json] = [
+        {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": since}
+        for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+    ]
+    state: Json = {
+        "name": container,
+        "state": {"running": {"startedAt": since}},
+        "lastState": {},
+        "ready": True,
+        "started": True,
+        "restartCount": restarts,
+        "image": image,
+        "imageID": f"{image.partition(':')[0]}@sha256:{'5e' * 32}",
+        "containerID": f"containerd://{'c0' * 32}",
+    }
+    return {
+        "phase": "Running",
+        "conditions": conditions,
+        "hostIP": "10.0.0.1",
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "startTime": since,
+        "containerStatuses": [state],
+        "qosClass": "Burstable",
+    }
+
+
+def pod_template(app: str, namespace_labels: dict[str, str]) -> Template:
+    """`running_pod` with holes for what differs between its copies."""
+    labels = {"app": app, **namespace_labels}
+    pod = running_pod(
+        "@name@", "@namespace@", labels, f"registry.example/{app}:1.4.2", "node-1", "10.244.0.@ordinal@"
+    )
+    pod["metadata"] |= {"uid": "@uid@", "resourceVersion": "@rv@"}
+    pod["metadata"]["annotations"] = {"kubesim.kubelore.dev/beat": "@beat@"}
+    text = msgspec.json.encode(pod).replace(b"%", b"%%")
+    for hole in (b"name", b"namespace", b"uid", b"rv", b"beat", b"ordinal"):
+        text = text.replace(b"@" + hole + b"@", b"%(" + hole + b")b")
+    return Template(text, labels)
+
+
+def populate(cluster: ClusterState, pods: int, namespaces: int = 10) -> None:
+    """Adds `pods` running pods in namespaces `team-01`..., deterministic by the cluster's name and seed."""
+    if not pods:
+        return
+    rng = random.Random(f"{cluster.seed}/{cluster.name}")  # noqa: S311 - a reproducible world
+    resource_type = cluster.types.named("pods")
+    templates = [pod_template(app, {"tier": "backend" if i % 3 else "web"}) for i, app in enumerate(_APPS)]
+    for number in range(1, namespaces + 1):
+        add_namespace(cluster, f"team-{number:02}", {"team": f"team-{number:02}"})
+    for number in range(pods):
+        template = templates[number % len(templates)]
+        revision, suffix = (_suffix(rng, length) for length in (9, 5))
+        name = f"{template.labels['app']}-{revision}-{suffix}"
+        namespace = f"team-{number % namespaces + 1:02}"
+        uid = cluster.uid("pods", namespace, name)
+        cluster.store.put_templated(resource_type, object_key(namespace, name), uid, template)
+
+
+def _suffix(rng: random.Random, length: int) -> str:
+    return "".join(rng.choices(_SUFFIX, k=length))
+
+
+def replaced(obj: Json, **metadata: Any) -> Json:
+    copied = copy.deepcopy(obj)
+    copied["metadata"] |= metadata
+    return copied
