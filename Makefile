@@ -1,0 +1,38 @@
+# The whole surface for a newcomer. Needs make and Python >= 3.11, nothing else: bootstrap.py fetches the rest.
+
+PYTHON ?= python3
+ENV := $(abspath $(or $(UV_PROJECT_ENVIRONMENT),.venv))
+BIN := $(ENV)/bin
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test lint bench lab e2e bootstrap
+
+help: ## what can be made
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+up: ## start everything on this machine, stay in the foreground (ARGS="--no-demo --port 8080 ...")
+	@$(PYTHON) bootstrap.py kubelore up $(ARGS)
+
+down: ## stop what runs on the default data directory (ARGS="--data DIR")
+	@$(PYTHON) bootstrap.py kubelore down $(ARGS)
+
+bootstrap: ## make the environment, with what tests and linters need
+	@$(PYTHON) bootstrap.py --dev
+
+test: lint ## the whole suite, real servers included (ARGS="-k name -x ...")
+	$(BIN)/pytest $(ARGS)
+
+lint: bootstrap ## ruff, basedpyright, import-linter
+	$(BIN)/ruff check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+e2e: bootstrap ## only the tests that go through `kubelore up`
+	$(BIN)/pytest tests/e2e $(ARGS)
+
+lab: bootstrap ## two real clusters on this machine: build, start, print their kubeconfigs, stop on Ctrl-C
+	@$(BIN)/python -m kubelore.lab $(ARGS)
+
+bench: bootstrap ## the figures of docs/benchmarks.md
+	$(BIN)/python -m tests.bench $(ARGS)
