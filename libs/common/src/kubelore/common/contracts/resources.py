@@ -139,6 +139,18 @@ class Types(msgspec.Struct):
     items: list[TypeInfo]
 
 
+class ResolveTypes(msgspec.Struct):
+    """Names of types as people write them: plural, singular, short, kind, with or without a group."""
+
+    names: list[str]
+
+
+class ResolvedTypes(msgspec.Struct):
+    """Their canonical names: `pods`, `deployments.apps`."""
+
+    names: list[str]
+
+
 class TypeState(msgspec.Struct, kw_only=True):
     """How one type of one cluster is observed."""
 
@@ -181,9 +193,10 @@ QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0)
 FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0)
 GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
 TYPES = Endpoint(SERVICE, "types", ListTypes, Types, scope="replica", deadline_s=1.0)
+RESOLVE = Endpoint(SERVICE, "resolve", ResolveTypes, ResolvedTypes, scope="replica", deadline_s=1.0)
 OBSERVERS = Endpoint(SERVICE, "observers", ObserverRef, ObserverReports, scope="replica", deadline_s=1.0)
 
-ENDPOINTS = (QUERY, FETCH, GET, TYPES, OBSERVERS)
+ENDPOINTS = (QUERY, FETCH, GET, TYPES, RESOLVE, OBSERVERS)
 
 
 def observer_lease(cluster: str) -> str:

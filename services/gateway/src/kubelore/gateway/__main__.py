@@ -1,0 +1,73 @@
+"""The process of the gateway: settings in, service runs, signals out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from kubelore.common import bus as buses
+from kubelore.common import process
+from kubelore.common.crypto import Keyring
+from kubelore.common.telemetry import get_logger
+from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.roster import Roster
+from kubelore.gateway.service import build_app
+from kubelore.gateway.settings import GatewaySettings
+
+log = get_logger(__name__)
+
+DRAIN_S = 5
+
+
+async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set, then let requests end within five seconds."""
+    keyring = Keyring.load(settings.keyring_dir / "gateway.json")
+    bus = await buses.connect(settings, name="gateway")
+    try:
+        await bus.ensure_streams()
+        roster = Roster(bus, buses.Leases(bus))
+        continuation = Continuation(keyring.sealer("continue"))
+        app = build_app(settings, bus, roster, buses.Feed(bus), continuation)
+        config = uvicorn.Config(
+            app,
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=DRAIN_S,
+            limit_concurrency=2000,
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve())
+        background = [asyncio.create_task(roster.run()), asyncio.create_task(_ends_with(serving))]
+        log.info("gateway listens", host=settings.gateway_host, port=settings.gateway_port)
+        try:
+            await process.until_stopped_or_failed(stopping, background)
+        finally:
+            server.should_exit = True
+            await asyncio.wait([serving], timeout=DRAIN_S + 2)
+    finally:
+        await bus.close()
+
+
+async def _ends_with(serving: asyncio.Task[None]) -> None:
+    """Shielded, so that stopping the background does not cut off requests that are being answered."""
+    await asyncio.shield(serving)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without signal handlers of its own: the process has one place for those."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+if __name__ == "__main__":
+    process.run("gateway", GatewaySettings(), main)

@@ -1,0 +1,128 @@
+"""`/api/k8s/clusters`: the registry's contract as HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Response
+
+from kubelore.common.bus import Bus
+from kubelore.common.contracts import clusters
+from kubelore.common.contracts.clusters import (
+    AddCluster,
+    ClusterConnection,
+    ClusterRef,
+    Empty,
+    InspectKubeconfig,
+    ListClusters,
+    Sealed,
+)
+from kubelore.common.contracts.identity import check_cluster_name
+from kubelore.common.crypto import Recipient
+from kubelore.gateway.auth import Caller
+from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.problems import documented
+from kubelore.gateway.roster import Roster
+from kubelore.gateway.schemas import (
+    AddClusterBody,
+    Cluster,
+    ClusterList,
+    InspectBody,
+    InspectionReport,
+    TestReport,
+)
+
+ClusterName = Annotated[str, Path(description="The cluster's name.", examples=["prod-eu"])]
+
+
+def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
+    """The router; kubeconfigs are sealed to the registry's key before they leave this process."""
+    router = APIRouter(prefix="/api/k8s/clusters", tags=["clusters"])
+
+    async def sealed(kubeconfig: str, context: str | None, purpose: str) -> Sealed:
+        key = await bus.request(clusters.RECIPIENT, Empty())
+        box = Recipient(key.key).seal(kubeconfig.encode(), context=f"kubeconfig:{purpose}")
+        return Sealed(kubeconfig=box, context=context)
+
+    @router.post(
+        "/add", status_code=201, response_model=Cluster, summary="Onboard a cluster", responses=documented(409, 422)
+    )
+    async def add(body: AddClusterBody, caller: Annotated[Caller, CallerOf]) -> Response:
+        name = check_cluster_name(body.name)
+        added = await bus.request(
+            clusters.ADD,
+            AddCluster(
+                name=name,
+                sealed=await sealed(body.kubeconfig, body.context, name),
+                actor=caller.subject,
+                display_name=body.display_name,
+                provider=body.provider,
+                region=body.region or "",
+                group=body.group or "",
+                tags=body.tags,
+                description=body.description or "",
+                allow_duplicate=body.allow_duplicate,
+                new_history=body.new_history,
+            ),
+        )
+        await roster.refresh()
+        return _json(_public(added), 201)
+
+    @router.post(
+        "/inspect",
+        response_model=InspectionReport,
+        summary="Look into a kubeconfig without storing it",
+        responses=documented(422),
+    )
+    async def inspect(body: InspectBody) -> Response:
+        request = InspectKubeconfig(sealed=await sealed(body.kubeconfig, None, "inspect"))
+        return _json(await bus.request(clusters.INSPECT, request))
+
+    @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented())
+    async def list_clusters(
+        tag: str | None = None,
+        group: str | None = None,
+        provider: str | None = None,
+        status: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+        continue_: Annotated[str | None, Query(alias="continue", max_length=100)] = None,
+    ) -> Response:
+        after = check_cluster_name(continue_) if continue_ else None
+        query = ListClusters(tag=tag, group=group, provider=provider, status=status, limit=limit, after=after)
+        page = await bus.request(clusters.LIST, query)
+        items = [_public(item) for item in page.items]
+        return _json({"items": items, "total": page.total, "continue": page.next})
+
+    @router.get("/{cluster}", response_model=Cluster, summary="One cluster", responses=documented(404))
+    async def get(cluster: ClusterName) -> Response:
+        return _json(_public(await bus.request(clusters.GET, ClusterRef(check_cluster_name(cluster)))))
+
+    @router.delete(
+        "/{cluster}", status_code=204, summary="Remove a cluster; its history stays", responses=documented(404)
+    )
+    async def remove(cluster: ClusterName, caller: Annotated[Caller, CallerOf]) -> Response:
+        await bus.request(clusters.REMOVE, ClusterRef(check_cluster_name(cluster), actor=caller.subject))
+        await roster.refresh()
+        return Response(status_code=204)
+
+    @router.post(
+        "/{cluster}/test",
+        response_model=TestReport,
+        summary="Test the connection, step by step",
+        responses=documented(404),
+    )
+    async def test(cluster: ClusterName) -> Response:
+        return _json(await bus.request(clusters.TEST, ClusterRef(check_cluster_name(cluster))))
+
+    return router
+
+
+def _public(cluster: ClusterConnection) -> dict[str, Any]:
+    fields = msgspec.to_builtins(cluster)
+    del fields["kube_system_uid"], fields["generation"]
+    return fields
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -1,0 +1,145 @@
+"""Request bodies and answers as people see them: pydantic, hence OpenAPI."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kubelore.common.contracts.clusters import Health, Provider, Status
+
+
+class AddClusterBody(BaseModel):
+    """Onboard a cluster by its kubeconfig."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="A DNS label; the cluster's id from now on.", examples=["prod-eu"])
+    kubeconfig: str = Field(max_length=1_000_000, description="The kubeconfig as YAML text, credentials inline.")
+    context: str | None = Field(None, description="Which context, when there are several.")
+    display_name: str | None = Field(None, max_length=200)
+    provider: Provider | None = Field(None, description="Detected when not given.")
+    region: str | None = Field(None, max_length=100, description="Detected from node labels when not given.")
+    group: str | None = Field(None, max_length=100)
+    tags: list[str] = Field([], max_length=50)
+    description: str | None = Field(None, max_length=2000)
+    allow_duplicate: bool = Field(False, description="Add a cluster that is onboarded under another name already.")
+    new_history: bool = Field(False, description="Archive the history of a removed cluster that had this name.")
+
+
+class InspectBody(BaseModel):
+    """Look into a kubeconfig without storing it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kubeconfig: str = Field(max_length=1_000_000)
+
+
+class Cluster(BaseModel):
+    """One onboarded cluster; its kubeconfig is never shown."""
+
+    id: str
+    name: str
+    display_name: str
+    context: str
+    server: str
+    provider: Provider
+    region: str
+    version: str
+    status: Status
+    health_status: Health
+    status_detail: str
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    last_sync_time: datetime | None
+    resource_count: int | None
+    tags: list[str]
+    group: str
+    description: str
+
+
+class ClusterList(BaseModel):
+    """One page of clusters by name."""
+
+    items: list[Cluster]
+    total: int
+    continue_: str | None = Field(None, alias="continue")
+
+
+class Context(BaseModel):
+    """One context of a kubeconfig."""
+
+    name: str
+    cluster: str
+    user: str
+    server: str
+    namespace: str
+    authentication: str
+    suggested_name: str
+    usable: bool
+    refusal: str | None = None
+    detail: str | None = None
+    remedy: str | None = None
+    certificate_expires_at: str | None = None
+
+
+class InspectionReport(BaseModel):
+    """Every context of a kubeconfig and whether it could be added."""
+
+    contexts: list[Context]
+    current_context: str | None
+
+
+class Step(BaseModel):
+    """One step of a connection test."""
+
+    name: str
+    ok: bool | None = Field(description="None: not tried, since an earlier step failed.")
+    detail: str
+    remedy: str | None = None
+    latency_ms: float | None = None
+
+
+class TestReport(BaseModel):
+    """A connection test, step by step."""
+
+    __test__ = False
+    cluster: str
+    ok: bool
+    steps: list[Step]
+    version: str
+    latency_ms: float | None = None
+    certificate_expires_at: str | None = None
+    skipped_types: list[str] = []
+
+
+class ClusterFreshness(BaseModel):
+    """How far the rows of one cluster can be trusted."""
+
+    name: str
+    status: Literal["live", "stale", "syncing", "throttled", "error"]
+    as_of: datetime | None = Field(description="When the cluster was last heard of.")
+    error: str | None
+    count: int = Field(description="Rows of this cluster that match, on all pages.")
+
+
+class Item(BaseModel):
+    """One object of one cluster."""
+
+    id: str = Field(examples=["prod-eu:pods:shop:web-0"])
+    cluster: str
+    object: dict[str, Any]
+
+
+class ResourceList(BaseModel):
+    """One page of objects across clusters."""
+
+    items: list[Item]
+    clusters: list[ClusterFreshness]
+    partial: bool = Field(description="True when any chosen cluster is not live.")
+    total: int
+    continue_: str | None = Field(None, alias="continue")
+    watch_from: str = Field(description="Pass as `since` to unified/watch to miss nothing after this answer.")
+    columns: list[dict[str, Any]] | None = Field(None, description="With view=table: the printer columns.")

@@ -1,0 +1,40 @@
+"""Every request is a span, and continues the trace that its client may have begun."""
+
+from __future__ import annotations
+
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kubelore.common.telemetry import current_trace_id, span
+
+
+class Tracing:
+    """ASGI middleware around everything else; answers carry the trace's id in `Trace-Id`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request inside a span."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        carrier = {name: value for name, value in Headers(scope=scope).items() if name in ("traceparent", "tracestate")}
+        with span(f"{scope['method']} {_route(scope)}", kind=SpanKind.SERVER, carrier=carrier) as current:
+
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    current.set_attribute("http.response.status_code", message["status"])
+                    if message["status"] >= 500:
+                        current.set_status(Status(StatusCode.ERROR))
+                    if trace_id := current_trace_id():
+                        message["headers"] = [*message.get("headers", ()), (b"trace-id", trace_id.encode())]
+                await send(message)
+
+            await self._app(scope, receive, sending)
+
+
+def _route(scope: Scope) -> str:
+    """The first three segments: enough to tell endpoints apart, and no object's name in a span's name."""
+    return "/".join(scope["path"].split("/")[:5])

@@ -1,0 +1,171 @@
+"""`/api/k8s/unified`: every cluster's objects as if they were one cluster's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from kubelore.common.bus import Feed
+from kubelore.common.contracts import resources
+from kubelore.common.contracts.resources import ClusterState, Get, Page
+
+from kubelore.common.kube.documents import dump
+from kubelore.gateway.auth import Caller
+from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.fanout import FanOut
+from kubelore.gateway.problems import documented
+from kubelore.gateway.roster import Roster
+from kubelore.gateway.schemas import Item, ResourceList
+from kubelore.gateway.watch import Watches, WatchRequest
+
+Types = Annotated[
+    str,
+    Query(
+        alias="type",
+        max_length=2000,
+        description="Types as kubectl names them, comma separated; every type when empty.",
+        examples=["pods", "deployments.apps,svc"],
+    ),
+]
+Clusters = Annotated[str, Query(max_length=20_000, description="Names, group:x and tag:y, comma separated.")]
+Namespaces = Annotated[str, Query(alias="namespace", max_length=5000, description="Comma separated; all when empty.")]
+Labels = Annotated[str, Query(max_length=5000, description="A label selector.", examples=["app in (web,api),!canary"])]
+Fields = Annotated[str, Query(max_length=2000, description="A field selector.", examples=["status.phase=Running"])]
+Search = Annotated[
+    str, Query(max_length=500, description="Substring of name, labels, annotations and images, whatever its case.")
+]
+
+
+def _comma(text: str) -> list[str]:
+    return [part for raw in text.split(",") if (part := raw.strip())]
+
+
+def unified_routes(
+    fan_out: FanOut, roster: Roster, continuation: Continuation, feed: Feed, watches: Watches
+) -> APIRouter:
+    """The router over the fan-out."""
+    router = APIRouter(prefix="/api/k8s/unified", tags=["unified"])
+
+    @router.get(
+        "/resources",
+        response_model=ResourceList,
+        summary="List and search objects across clusters",
+        responses=documented(404, 410),
+    )
+    async def list_resources(
+        caller: Annotated[Caller, CallerOf],
+        type_: Types = "",
+        clusters: Clusters = "",
+        namespace: Namespaces = "",
+        labels: Labels = "",
+        fields: Fields = "",
+        search: Search = "",
+        sort: Annotated[str, Query(max_length=50, description="name, namespace, cluster, type, created, phase; "
+                                   "with '-' before it the other way round.")] = "name",
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
+        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        view: Annotated[Literal["object", "metadata", "table"], Query()] = "object",
+        stale: Annotated[Literal["include", "exclude"], Query()] = "include",
+    ) -> Response:
+        query = resources.Query(
+            clusters=roster.select(_comma(clusters)),
+            types=_comma(type_),
+            namespaces=_comma(namespace),
+            labels=labels,
+            fields=fields,
+            search=search,
+            sort=sort,
+            limit=limit,
+            view=view,
+            exclude_stale=stale == "exclude",
+        )
+        binding = _binding(caller, clusters, query)
+        if continue_:
+            query.after = continuation.open(continue_, binding)
+        watch_from = await feed.position()
+        page, last = await fan_out.query(query)
+        token = continuation.seal(last, binding) if last is not None else None
+        return _json(_answer(page, token, watch_from))
+
+    @router.get(
+        "/resources/{id}",
+        response_model=Item,
+        summary="One object as JSON or YAML",
+        responses=documented(404),
+    )
+    async def get_resource(
+        request: Request,
+        id: Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)],
+        output: Annotated[Literal["json", "yaml"] | None, Query(description="Wins over the Accept header.")] = None,
+        at_least: Annotated[str, Query(max_length=40, pattern="^[0-9]*$")] = "",
+    ) -> Response:
+        found = await fan_out.get(Get(id=id, at_least=at_least))
+        accepted = request.headers.get("accept", "")
+        if output == "yaml" or (output is None and "yaml" in accepted):
+            return Response(dump(msgspec.json.decode(found.object)), media_type="application/yaml")
+        cluster = found.id.partition(":")[0]
+        state = _freshness(found.state)
+        return _json({"id": found.id, "cluster": cluster, "object": msgspec.Raw(found.object), "state": state})
+
+    @router.get(
+        "/watch",
+        summary="Watch objects across clusters (server-sent events)",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **documented(404, 410, 429)},
+    )
+    async def watch(
+        type_: Types = "",
+        clusters: Clusters = "",
+        namespace: Namespaces = "",
+        labels: Labels = "",
+        fields: Fields = "",
+        since: Annotated[str, Query(max_length=100, description="`watch_from` of a list.")] = "",
+        last_event_id: Annotated[str, Header(max_length=100)] = "",
+    ) -> Response:
+        asked = WatchRequest(
+            types=_comma(type_),
+            clusters=_comma(clusters),
+            namespaces=frozenset(_comma(namespace)),
+            labels=labels,
+            fields=fields,
+            since=last_event_id or since,
+        )
+        events = await watches.open(asked)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    return router
+
+
+def _binding(caller: Caller, clusters: str, query: resources.Query) -> str:
+    bare = msgspec.structs.replace(query, clusters=[], after=None, limit=0)
+    return f"{caller.subject}|{clusters}|{msgspec.json.encode(bare).decode()}"
+
+
+def _answer(page: Page, token: str | None, watch_from: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "items": [
+            {"id": row.id, "cluster": row.id.partition(":")[0], "object": msgspec.Raw(row.object)} for row in page.rows
+        ],
+        "clusters": [_freshness(state) for state in page.clusters],
+        "partial": any(state.status != "live" for state in page.clusters),
+        "total": page.total,
+        "continue": token,
+        "watch_from": watch_from,
+    }
+    if page.columns:
+        answer["columns"] = page.columns
+    return answer
+
+
+def _freshness(state: ClusterState) -> dict[str, Any]:
+    as_of = datetime.fromtimestamp(state.as_of, UTC) if state.as_of is not None else None
+    return {"name": state.name, "status": state.status, "as_of": as_of, "error": state.error, "count": state.count}
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
