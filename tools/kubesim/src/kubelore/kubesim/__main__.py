@@ -21,6 +21,7 @@ def _arguments() -> argparse.Namespace:
         "--port-base", type=int, default=0, help="port of the first cluster; 0: free ports, then kept"
     )
     parser.add_argument("--data", type=Path, required=True, help="folder for kubeconfigs and credentials")
+    parser.add_argument("--rate", type=float, default=0.0, help="changed pods per second in each cluster")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -38,6 +39,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     async with fleet:
+        for number in range(len(fleet)):
+            fleet[number].changes_per_second = arguments.rate
         print(f"ready: {len(fleet)} clusters, kubeconfigs in {arguments.data}", flush=True)
         await stop.wait()
 

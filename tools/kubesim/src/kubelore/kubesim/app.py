@@ -1,63 +1,17 @@
-"""Simulated clusters on real sockets: one process, each with its own port, CA, token and kubeconfig."""
+"""A fleet: several simulated clusters in one process, with one control panel."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from types import TracebackType
 
-from aiohttp import web
-
 from . import population
+from .admin import AdminPanel
 from .cluster import ClusterState
 from .identity import Identity, write_private
-from .server import ApiServer
-
-
-class SimulatedCluster:
-    """A cluster that listens. `state` is what it holds, for tests that reach in."""
-
-    def __init__(self, state: ClusterState, identity: Identity) -> None:
-        self.state = state
-        self.identity = identity
-        self.api = ApiServer(state, identity.token)
-        self._ssl = identity.ssl_context()
-        self._runner: web.ServerRunner | None = None
-
-    @property
-    def name(self) -> str:
-        return self.state.name
-
-    @property
-    def server(self) -> str:
-        return self.identity.server
-
-    @property
-    def kubeconfig(self) -> str:
-        return self.identity.kubeconfig()
-
-    async def listen(self) -> None:
-        """Listens on the identity's port, or on a free one that the identity then keeps."""
-        server = web.Server(self.api.handle, access_log=None, keepalive_timeout=75.0)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.2)
-        await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, self.identity.host, self.identity.port, ssl_context=self._ssl, backlog=1024
-        )
-        await site.start()
-        if not self.identity.port:
-            self.identity.port = self._runner.addresses[0][1]
-
-    async def close(self) -> None:
-        """Stops listening and cuts every connection, as a pulled plug does; `listen` puts it back."""
-        if self._runner is None:
-            return
-        runner, self._runner = self._runner, None
-        server = runner.server
-        for connection in list(server.connections) if isinstance(server, web.Server) else ():
-            if connection.transport is not None:
-                connection.transport.abort()
-        await runner.cleanup()
+from .simulated import SimulatedCluster
 
 
 class SimulatedFleet:
@@ -92,6 +46,9 @@ class SimulatedFleet:
             state.store.compact()
             port = port_base + number if port_base else 0
             self._clusters.append(SimulatedCluster(state, self._identity(name, host, port)))
+        self.admin = AdminPanel({cluster.name: cluster for cluster in self._clusters})
+        self.admin_url = ""
+        self._host = host
 
     def _identity(self, name: str, host: str, port: int) -> Identity:
         if self._data is None:
@@ -110,9 +67,15 @@ class SimulatedFleet:
             if self._data is not None:
                 cluster.identity.save(self._data / f"{cluster.name}.identity.json")
                 write_private(self._data / f"{cluster.name}.kubeconfig", cluster.kubeconfig)
+        self.admin_url = await self.admin.start(self._host)
+        if self._data is not None:
+            panel = {"url": self.admin_url, "token": self.admin.token}
+            write_private(self._data / "admin.json", json.dumps(panel))
 
     async def stop(self) -> None:
-        await asyncio.gather(*(cluster.close() for cluster in self._clusters))
+        for cluster in self._clusters:
+            cluster.changes_per_second = 0
+        await asyncio.gather(self.admin.stop(), *(cluster.close() for cluster in self._clusters))
 
     async def __aenter__(self) -> SimulatedFleet:
         await self.start()

@@ -19,8 +19,8 @@ from .store import Change, Collection, Entry
 _encode = msgspec.json.Encoder().encode
 _PAGE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new "
-    "list without the continue parameter, or use the continue token in this response to retrieve the remainder "
-    "of the results."
+    "list without the continue parameter, or use the continue token in this response to retrieve the "
+    "remainder of the results."
 )
 
 

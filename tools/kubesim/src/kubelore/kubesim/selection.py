@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubelore.common.errors import BadRequest
+from kubelore.common.kube.selectors import FieldRequirement, FieldSelector, LabelSelector, Operator
+
 from .resources import ResourceType
-from .selectors import FieldSelector, LabelSelector
 from .status import bad_request, invalid
 from .store import Entry
 
@@ -67,16 +69,20 @@ class Selection:
         cls, resource_type: ResourceType, namespace: str, name: str, query: Mapping[str, str]
     ) -> Selection:
         """From the query; ApiError 400 for selectors that the real server refuses."""
-        labels = LabelSelector.parse(query.get("labelSelector", ""))
-        fields = FieldSelector.parse(query.get("fieldSelector", ""))
+        try:
+            labels = LabelSelector.parse(query.get("labelSelector", ""))
+            fields = FieldSelector.parse(query.get("fieldSelector", ""))
+        except BadRequest as error:
+            raise bad_request(error.detail) from error
         if name:
-            fields = FieldSelector((*fields.terms, ("metadata.name", True, name)))
+            named = FieldRequirement("metadata.name", Operator.EQUALS, name)
+            fields = FieldSelector((*fields.requirements, named))
         known = ("metadata.name", *(("metadata.namespace",) if resource_type.namespaced else ()))
-        deeper = tuple(field for field, _, _ in fields.terms if field not in known)
+        deeper = tuple(term.field for term in fields.requirements if term.field not in known)
         for field in deeper:
             if field not in selectable_fields(resource_type):
                 raise bad_request(f"field label not supported: {field}")
-        return cls(namespace, labels if labels.terms else None, fields if fields.terms else None, deeper)
+        return cls(namespace, labels or None, fields or None, deeper)
 
     @property
     def everything(self) -> bool:

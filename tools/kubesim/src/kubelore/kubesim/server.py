@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
+from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict
 
 from . import deletion, discovery, reading, writing
 from .call import Call
 from .cluster import ClusterState
+from .faults import FaultInjector
 from .selection import Selection
 from .status import (
     ApiError,
@@ -50,11 +52,13 @@ class ApiServer:
     def __init__(self, cluster: ClusterState, token: str) -> None:
         self.cluster = cluster
         self._token = token
-        self.watches: set[web.BaseRequest] = set()
+        self.injector = FaultInjector(f"{cluster.seed}/{cluster.name}")
+        self._watches: set[asyncio.Transport] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._route(request)
+            await self.injector.before(request)
+            return await self.injector.send(request, await self._route(request))
         except ApiError as error:
             return error_response(error)
         except ConnectionError:
@@ -172,19 +176,53 @@ class ApiServer:
             return await self._one(call)
         raise not_implemented(f"{call.type.plural}/{call.subresource}")
 
+    def drop_watches(self) -> int:
+        """Cuts every watch as a broken network does; how many there were."""
+        dropped = list(self._watches)
+        for transport in dropped:
+            transport.abort()
+        return len(dropped)
+
     async def _watch(self, call: Call) -> web.StreamResponse:
         watch = reading.Watch(call)
-        response = web.StreamResponse(headers=CIMultiDict({"Content-Type": "application/json"}))
-        response.enable_chunked_encoding()
-        await response.prepare(call.request)
-        self.watches.add(call.request)
+        faults = self.injector.faults
+        lifetime = faults.watch_lifetime if self.injector.touches(call.request) else 0.0
+        transport = _transport(call.request)
+        self._watches.add(transport)
         try:
-            async for batch in watch.lines():
-                if batch:
-                    await response.write(batch)
+            async with asyncio.timeout(lifetime or None):
+                return await self._stream(call.request, watch.lines(), "application/json")
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionResetError("the watch was cut") from None
         finally:
-            self.watches.discard(call.request)
+            self._watches.discard(transport)
+
+    async def _stream(
+        self, request: web.BaseRequest, chunks: AsyncIterator[bytes], content_type: str
+    ) -> web.StreamResponse:
+        """Writes as fast as the client reads; cuts the connection when the source fails midway."""
+        transport = _transport(request)
+        response = web.StreamResponse(headers={"Content-Type": content_type})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        complete = False
+        try:
+            async for chunk in chunks:
+                if chunk:
+                    await response.write(chunk)
+                    await self.injector.pace(request, len(chunk))
+            complete = True
+        finally:
+            if not complete:
+                transport.abort()
         return response
+
+
+def _transport(request: web.BaseRequest) -> asyncio.Transport:
+    if request.transport is None:
+        raise ConnectionResetError("the client is gone")
+    return request.transport
 
 
 def _shown(call: Call, result: Entry | Json, code: int = 200) -> web.Response:

@@ -29,7 +29,7 @@ class Template:
     """JSON with `%(name)b` holes, which thousands of like objects share instead of a copy each.
 
     Holes: name, namespace, uid, rv, beat, ordinal (0 to 255, from the name). Memory for 5,000 pods
-    falls from 22 MB to 3 MB.
+    falls from 16 MB to 4 MB.
     """
 
     __slots__ = ("labels", "text")
