@@ -66,8 +66,8 @@ def _build(recipe: Recipe) -> None:
             output.mkdir()
             build_commands(go, recipe, work, output)
             # Kept beside the programs: they say exactly which modules went in.
-            for name in ("go.mod", "go.sum"):
-                shutil.copy(work / name, output / name)
+            for path in work.glob("go.*"):
+                shutil.copy(path, output)
             output.rename(_folder(recipe))
         _say(f"built {recipe.key} in {time.monotonic() - started:.0f} s")
 

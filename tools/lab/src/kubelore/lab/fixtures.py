@@ -9,6 +9,7 @@ nothing is worse than a red one.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,14 +20,15 @@ from kubelore.lab import build, recipes
 from kubelore.lab.cluster import ControlPlane
 from kubelore.lab.errors import LabError, LabUnavailableError
 from kubelore.lab.minio import Minio
-from kubelore.lab.recipes import Recipe
+from kubelore.lab.node import Node, prepare_node
 
-_WANTED_BY: dict[str, tuple[Recipe, ...]] = {
-    "lab_or_skip": recipes.CONTROL_PLANE,
-    "lab_pair": recipes.CONTROL_PLANE,
-    "minio": (recipes.MINIO,),
+_PREPARE: dict[str, Callable[[], None]] = {
+    "lab_or_skip": lambda: build.ensure(recipes.CONTROL_PLANE),
+    "lab_pair": lambda: build.ensure(recipes.CONTROL_PLANE),
+    "lab_node": prepare_node,
+    "minio": lambda: build.ensure([recipes.MINIO]),
 }
-_problems = pytest.StashKey[dict[str, Exception]]()
+_PROBLEMS = pytest.StashKey[dict[str, Exception]]()
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,24 @@ class LabPair:
     second: ControlPlane
 
 
+@dataclass(frozen=True)
+class LabNode:
+    """A control plane with the machine's node, metrics-server included."""
+
+    plane: ControlPlane
+    node: Node
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the collected tests need; what can't be built is remembered for the fixtures."""
-    problems = session.config.stash.setdefault(_problems, {})
+    problems = session.config.stash.setdefault(_PROBLEMS, {})
     if session.config.option.collectonly:
         return
     named = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    for fixture, wanted in _WANTED_BY.items():
+    for fixture, prepare in _PREPARE.items():
         if fixture in named:
             try:
-                build.ensure(wanted)
+                prepare()
             except LabError as error:
                 problems[fixture] = error
 
@@ -74,6 +84,22 @@ async def lab_pair(
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lab_node(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LabNode]:
+    """A running control plane with a Ready node; `node.wait_for_metrics()` before the first `top`."""
+    _refuse_if_problem(request, "lab_node")
+    folder = tmp_path_factory.mktemp("lab-node")
+    async with AsyncExitStack() as stack:
+        plane = await stack.enter_async_context(ControlPlane(folder, "gamma"))
+        try:
+            node = await stack.enter_async_context(Node(plane))
+        except LabUnavailableError as error:
+            give_up(error)
+        yield LabNode(plane, node)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def minio(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Minio]:
@@ -92,6 +118,6 @@ def give_up(error: Exception) -> NoReturn:
 
 
 def _refuse_if_problem(request: pytest.FixtureRequest, fixture: str) -> None:
-    problem = request.config.stash[_problems].get(fixture)
+    problem = request.config.stash[_PROBLEMS].get(fixture)
     if problem is not None:
         give_up(problem)

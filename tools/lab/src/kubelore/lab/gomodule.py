@@ -53,13 +53,15 @@ def build_commands(go: Go, recipe: Recipe, work: Path, output: Path) -> None:
 
     Raises LabError with the end of Go's own words when it fails, LabUnavailableError when Go is too old.
     """
-    upstream = _upstream_requirements(go, recipe, work)
-    go.require(upstream["Go"], recipe.module)
-    (work / "go.mod").write_text(consumer_module(recipe, upstream))
+    if recipe.source:
+        shutil.copytree(Path(__file__).parent / recipe.source, work, dirs_exist_ok=True)
+        (work / "go.mod").write_text(f"module {recipe.module}\n\ngo 1.21\n")
+    else:
+        upstream = _upstream_requirements(go, recipe, work)
+        go.require(upstream["Go"], recipe.module)
+        (work / "go.mod").write_text(consumer_module(recipe, upstream))
     ldflags = " ".join(("-s", "-w", *recipe.ldflags))
     command = [go.program, "build", "-trimpath", "-p", str(os.cpu_count() or 1), "-ldflags", ldflags]
-    if recipe.tags:
-        command += ["-tags", ",".join(recipe.tags)]
     for name, package in recipe.packages.items():
         _run([*command, "-o", str(output / name), package], work, _BUILD_SECONDS)
 

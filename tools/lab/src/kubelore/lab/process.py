@@ -95,3 +95,31 @@ class Program:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
+
+
+async def run_command(
+    *command: str, seconds: float = 60, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a short command to its end and return what it printed.
+
+    Raises LabError with its words when it fails or takes longer than `seconds`.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate()
+    except TimeoutError as error:
+        raise LabError(f"{' '.join(command)} took longer than {seconds:g} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise LabError(f"{' '.join(command)} failed: {err.decode(errors='replace').strip()[-1000:]}")
+    return out.decode(errors="replace")

@@ -19,6 +19,7 @@ class Recipe:
     `packages` maps a program's name to its import path; `minutes` is what the build takes on two cores and
     is only told to the person who waits; `ldflags` are the version variables that the project's own release
     scripts set (without them Kubernetes says that it is v0.0.0-master, and clients behave differently).
+    `source` names a folder of this package with the program's Go files, for a program of the lab's own.
     """
 
     name: str
@@ -28,7 +29,7 @@ class Recipe:
     minutes: int
     ldflags: tuple[str, ...] = ()
     staging_version: str | None = None
-    tags: tuple[str, ...] = ()
+    source: str | None = None
     revision: int = 1
 
     @property
@@ -85,6 +86,16 @@ MINIO = Recipe(
     minutes=4,
 )
 
+# The lab's own: its source lies in this package, and it requires nothing.
+IDLE = Recipe(
+    name="idle",
+    module="kubelore.lab/idle",
+    version="v1",
+    packages={"idle": "."},
+    minutes=1,
+    source="idle",
+)
+
 CONTROL_PLANE = (ETCD, KUBERNETES)
-NODE = (METRICS_SERVER,)
-ALL = (*CONTROL_PLANE, *NODE, MINIO)
+NODE = (*CONTROL_PLANE, METRICS_SERVER, IDLE)
+ALL = (*NODE, MINIO)
