@@ -29,16 +29,21 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now, outside the ephemeral range.
+def ports_are_free(first: int, count: int, host: str = "127.0.0.1") -> bool:
+    """Whether servers could listen on `count` ports in a row now."""
+    return all(port_is_free(first + number, host) for number in range(count))
 
-    Nobody holds it until the server listens; a caller that loses that race sees
+
+def free_port(host: str = "127.0.0.1", *, count: int = 1) -> int:
+    """The first of `count` ports in a row that are free now, outside the ephemeral range.
+
+    Nobody holds them until a server listens; a caller that loses that race sees
     the server end, and asks again. Raises `Unavailable` when no port is free.
     """
-    highest = _first_ephemeral() - 1
+    highest = _first_ephemeral() - count
     for _ in range(_TRIES):
         port = random.randint(_LOWEST, highest)  # noqa: S311 - a port is no secret
-        if port_is_free(port, host):
+        if ports_are_free(port, count, host):
             return port
     raise Unavailable(f"no free port from {_LOWEST} to {highest} on {host}", remedy="Give one with --port.")
 

@@ -1,0 +1,213 @@
+"""Kubelore on one machine without containers: servers, services and demo, each a supervised process.
+
+A start takes over ports, passwords and data of the start before. What does not
+depend on each other starts at the same time: both servers and the simulated
+clusters first, then all services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from kubelore.common.crypto import Keyring
+from kubelore.common.errors import KubeloreError, Unavailable
+from kubelore.stack import demo
+from kubelore.stack.child import Identity
+from kubelore.stack.kept import Kept, admin_token
+from kubelore.stack.layout import DataDirectory, DirectoryLock, RunningStack
+from kubelore.stack.leftovers import end_leftovers
+from kubelore.stack.programs import (
+    BUS_USERS,
+    GATEWAY,
+    KUBESIM,
+    SERVICES,
+    Addresses,
+    PythonProgram,
+    gateway_environment,
+    python_environment,
+    service_environment,
+)
+from kubelore.stack.readiness import bus_ping, http_ready
+from kubelore.stack.servers import Account, MongoServer, NatsServer
+from kubelore.stack.supervisor import Supervisor
+
+HOST = "127.0.0.1"
+KEYRINGS = ("clusters", "versions", "logs", "gateway")
+"""Purposes with a keyring of their own."""
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What `kubelore up` was asked for. Without `port` the one of last time is taken, or a free one."""
+
+    data: Path
+    port: int | None = None
+    with_demo: bool = True
+
+
+class EmbeddedStack:
+    """One stack on one data directory.
+
+    `say` tells a person what happens, `terminal` gets the output of every
+    process. `start` raises `Conflict` when a stack runs on the directory, and
+    other typed errors when it cannot start; whatever was started by then is
+    stopped by `stop`, which `async with` calls.
+    """
+
+    def __init__(
+        self, choices: Choices, *, say: Callable[[str], None] = _silent, terminal: BinaryIO | None = None
+    ) -> None:
+        self.directory = DataDirectory(choices.data.expanduser().absolute())
+        self.first_start = False
+        self.url = ""
+        self.token = ""
+        self._choices = choices
+        self._say = say
+        self._lock = DirectoryLock(self.directory)
+        self._said: RunningStack | None = None
+        self._kept = Kept()
+        self._supervisor = Supervisor(self.directory.logs, say=say, changed=self._tell, terminal=terminal)
+
+    async def start(self) -> None:
+        """Start everything and wait until it is ready."""
+        await asyncio.to_thread(self._take_directory)
+        identity = Identity.of(os.getpid()) or Identity(os.getpid(), 0.0)
+        self._said = RunningStack(identity.pid, identity.started_at, self.url, "starting", time.time())
+        self._tell()
+        addresses = await self._start_servers()
+        await self._start_services(addresses)
+        if self._choices.with_demo:
+            await self._onboard_demo()
+        self._enter("ready")
+
+    async def stop(self) -> None:
+        """Stop the services, then the servers, and let go of the directory."""
+        if self._said is not None:
+            self._enter("stopping")
+            await self._supervisor.stop()
+            self._forget()
+
+    async def kill(self) -> None:
+        """End every process at once; data is safe, as after a power cut."""
+        await self._supervisor.kill()
+        self._forget()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _take_directory(self) -> None:
+        try:
+            self.directory.make()
+        except OSError as error:
+            raise Unavailable(
+                f"{self.directory.root} cannot be used: {error.strerror}", remedy="Name another with --data."
+            ) from error
+        self._lock.acquire()
+        try:
+            # Before ports are chosen: what is left over still holds the old ones.
+            last = RunningStack.last(self.directory)
+            if last is not None and (ended := end_leftovers(last)):
+                self._say(f"ended what a killed stack left running: {', '.join(ended)}")
+            self._kept = Kept.load(self.directory)
+            self.first_start = not self._kept.purposes
+            self.token = admin_token(self.directory.admin_token)
+            open_keyrings(self.directory.keyring, self._kept)
+            self.url = f"http://{HOST}:{self._kept.port(GATEWAY, self._choices.port)}"
+            self._kept.save(self.directory)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def _start_servers(self) -> Addresses:
+        kept, root = self._kept, self.directory.root
+        passwords = {user: kept.password(user) for user in BUS_USERS}
+        nats = NatsServer(root / "nats", port=kept.port("nats"), accounts=(Account("KUBELORE", passwords),))
+        mongo = MongoServer(root / "mongo", port=kept.port("mongo"), password=kept.password("mongo"))
+        simulated = [self._kubesim(kept)] if self._choices.with_demo else []
+        await asyncio.to_thread(kept.save, self.directory)
+        await self._supervisor.start(nats, mongo, *simulated)
+        blobs = self.directory.blobs.as_uri()
+        return Addresses(nats.url, mongo.url, blobs, self.directory.keyring, passwords)
+
+    def _kubesim(self, kept: Kept) -> PythonProgram:
+        port = kept.port(KUBESIM, count=demo.CLUSTERS)
+        return PythonProgram(
+            KUBESIM,
+            "kubelore.kubesim",
+            demo.listening(port),
+            demo.arguments(self.directory.demo, port),
+            python_environment(),
+        )
+
+    async def _start_services(self, addresses: Addresses) -> None:
+        port = self._kept.ports[GATEWAY]
+        async with bus_ping(addresses.nats_url, "stack", addresses.passwords["stack"]) as ping:
+            programs: list[PythonProgram] = []
+            for service in SERVICES:
+                env = service_environment(service, addresses)
+                if service == GATEWAY:
+                    env |= gateway_environment(port, self.directory.admin_token)
+                probe = http_ready(HOST, port, "/readyz") if service == GATEWAY else ping.of(service)
+                module = f"kubelore.{service.replace('-', '_')}"
+                programs.append(PythonProgram(service, module, probe, env=env))
+            await self._supervisor.start(*programs)
+
+    async def _onboard_demo(self) -> None:
+        gateway = demo.Gateway(HOST, self._kept.ports[GATEWAY], self.token)
+        try:
+            self._kept.demo = await demo.onboard(gateway, self.directory.demo, self._kept.demo)
+            await asyncio.to_thread(self._kept.save, self.directory)
+        except KubeloreError as error:
+            # Everything else works, so the stack stays up.
+            self._say(f"the demo clusters could not be added: {error.detail}")
+
+    def _enter(self, phase: str) -> None:
+        if self._said is not None:
+            self._said = replace(self._said, phase=phase, since=time.time())
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._said is not None:
+            self._said = replace(self._said, processes=self._supervisor.processes())
+            self._said.save(self.directory)
+
+    def _forget(self) -> None:
+        self._said = None
+        self.directory.running.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def open_keyrings(folder: Path, kept: Kept) -> None:
+    """Make the keyrings of purposes that are new, and see that every older one is still there.
+
+    A lost keyring is never made anew in silence: what it sealed could not be
+    read, and would look damaged. Raises KeyringError with the remedy.
+    """
+    for purpose in KEYRINGS:
+        path = folder / f"{purpose}.json"
+        if purpose in kept.purposes:
+            Keyring.load(path)
+        else:
+            Keyring.load_or_create(path, purpose)
+            kept.purposes.append(purpose)
