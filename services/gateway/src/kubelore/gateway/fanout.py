@@ -42,7 +42,7 @@ class FanOut:
         direct = len(owned) <= 1
         pages = await self._ask(owned, msgspec.structs.replace(query, objects=direct and query.objects))
         lost = [_lost(name, _UNOWNED) for name in orphans]
-        merged = _merge(pages, query.limit, lost)
+        merged = _merge(pages, query, lost)
         last = merged.rows[-1].key if len(merged.rows) == query.limit < merged.total else None
         if not direct and query.objects:
             await self._fetch(merged.rows, query)
@@ -116,8 +116,10 @@ def _lost(cluster: str, error: str) -> ClusterState:
     return ClusterState(name=cluster, status="error", error=error)
 
 
-def _merge(pages: Sequence[Page], limit: int, lost: list[ClusterState]) -> Page:
-    rows = list(islice(heapq.merge(*(page.rows for page in pages), key=lambda row: row.key), limit))
+def _merge(pages: Sequence[Page], query: Query, lost: list[ClusterState]) -> Page:
+    descending = query.sort.startswith("-")
+    ordered = heapq.merge(*(page.rows for page in pages), key=lambda row: row.key, reverse=descending)
+    rows = list(islice(ordered, query.limit))
     states = sorted([*lost, *(state for page in pages for state in page.clusters)], key=lambda state: state.name)
     columns = next((page.columns for page in pages if page.columns), [])
     return Page(rows=rows, clusters=states, total=sum(page.total for page in pages), columns=columns)

@@ -1,0 +1,42 @@
+"""Tables, documents and warnings on the terminal: data to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns padded with three spaces between them, as kubectl prints; no header when it is empty."""
+    lines = [list(header)] if header else []
+    lines += [[_printable(cell) for cell in row] for row in rows]
+    if not lines:
+        return
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("   ".join(padded).rstrip())
+
+
+def print_document(value: Any, output: str) -> None:
+    """JSON or YAML, as kubectl indents them."""
+    if output == "json":
+        typer.echo(json.dumps(value, indent=4, ensure_ascii=False))
+        return
+    from kubelore.common.kube.documents import dump
+
+    typer.echo(dump(value), nl=False)
+
+
+def warn(message: str) -> None:
+    """One line to stderr, yellow on a terminal."""
+    typer.secho(_printable(message), err=True, fg="yellow" if sys.stderr.isatty() else None)
+
+
+def _printable(text: str) -> str:
+    """Names and messages come from clusters: no control character of theirs reaches the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -1,0 +1,170 @@
+"""Answers out of the read model: a page, one object, several objects, counts.
+
+A query is answered in two steps: bitmaps say which rows match, then as many of
+them as the page holds are taken from the sorted order behind `after`. Only
+those are decompressed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+from pyroaring import BitMap
+
+from kubelore.common.contracts.resources import ClusterState, Column, Page, Query, Row as Answer, View
+from kubelore.common.errors import BadRequest
+from kubelore.common.kube.selectors import FieldSelector, LabelSelector
+from kubelore.resource_ops.columns import Columns
+from kubelore.resource_ops.filtering import match_fields, match_labels, match_text
+from kubelore.resource_ops.index import Index
+from kubelore.resource_ops.read_model import ClusterModel, ReadModel
+from kubelore.resource_ops.rows import Row
+from kubelore.resource_ops.sorting import Key, Sort
+from kubelore.resource_ops.type_names import resolve
+
+MAX_LIMIT = 10_000
+MAX_SEARCH = 256
+StateOf = Callable[[str, frozenset[str]], ClusterState]
+"""How far the rows of these types (empty means all) of a cluster can be trusted; its `count` is filled in here."""
+
+_SORT_COST = 12
+"""Making a key costs about as much as looking this many rows of an order up in a bitmap."""
+
+
+class Selection(msgspec.Struct):
+    """What a query selects: the rows by number, and the clusters and types that were asked."""
+
+    clusters: list[ClusterModel]
+    types: frozenset[str]
+    rows: BitMap
+
+
+def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | None = None) -> Page:
+    """The page that was asked for, over the clusters that are held here; others are left out.
+
+    `now` (seconds since the epoch) is what ages in the table view are counted
+    from. Raises BadRequest for anything that cannot be understood.
+    """
+    sort = Sort(asked.sort)
+    after = sort.check(asked.after)
+    if not 0 <= asked.limit <= MAX_LIMIT:
+        raise BadRequest(f"limit {asked.limit} is not between 0 and {MAX_LIMIT}", remedy="Use continue for more.")
+    selection, states = select(models, asked, state_of)
+    rows = _take(models.index, selection, sort, after, asked.limit)
+    columns = Columns.of(models, selection.clusters, selection.types) if asked.view == "table" else None
+    if asked.objects:
+        objects = render(rows, asked.view, columns, time.time() if now is None else now)
+    else:
+        objects = (b"" for _ in rows)
+    return Page(
+        rows=[
+            Answer(list(sort.key_of(row)), row.id, body) for row, body in zip(rows, objects, strict=True)
+        ],
+        clusters=states,
+        total=len(selection.rows),
+        columns=columns.definitions if columns else [],
+    )
+
+
+def select(models: ReadModel, asked: Query, state_of: StateOf) -> tuple[Selection, list[ClusterState]]:
+    """Which rows match, and the state of each cluster with its count."""
+    index = models.index
+    clusters = [models.clusters[name] for name in dict.fromkeys(asked.clusters) if name in models.clusters]
+    types = frozenset(resolve(asked.types, [model.types for model in clusters]))
+    labels, fields = LabelSelector.parse(asked.labels), FieldSelector.parse(asked.fields)
+    if len(asked.search) > MAX_SEARCH:
+        raise BadRequest(f"the search text is longer than {MAX_SEARCH} characters")
+    states = [state_of(model.cluster, types) for model in clusters]
+    trusted = [
+        model
+        for model, state in zip(clusters, states, strict=True)
+        if state.status == "live" or not asked.exclude_stale
+    ]
+    rows = BitMap.union(BitMap(), *(model.numbers for model in trusted))
+    if asked.types:
+        rows &= index.types.union(types)
+    if asked.namespaces:
+        rows &= index.namespaces.union(asked.namespaces)
+    rows = match_labels(index, rows, labels)
+    all_types = types or frozenset(name for model in clusters for name in model.types)
+    rows = match_fields(index, rows, all_types, fields)
+    rows = match_text(index, rows, asked.search)
+    counted = [
+        msgspec.structs.replace(state, count=rows.intersection_cardinality(model.numbers))
+        for model, state in zip(clusters, states, strict=True)
+    ]
+    return Selection(clusters, types, rows), counted
+
+
+def _take(index: Index, selection: Selection, sort: Sort, after: Key | None, limit: int) -> list[Row]:
+    """The first rows behind a key: sorted on the spot when few match, else picked from the kept orders."""
+    matching = selection.rows
+    held = [name for name, rows in index.types.items() if not matching.isdisjoint(rows)]
+    if not held or not limit:
+        return []
+    known = sum(len(index.types.get(name)) for name in held)
+    steps = known * min(limit, len(matching)) // len(matching)
+    if len(matching) * _SORT_COST < steps:
+        return _sorted(index.held(matching), sort, after, limit)
+    walks = [index.order(name, sort.column).walk(after, descending=sort.descending) for name in held]
+    walk: Iterator[Row] = (
+        walks[0] if len(walks) == 1 else heapq.merge(*walks, key=sort.key_of, reverse=sort.descending)
+    )
+    found: list[Row] = []
+    for row in walk:
+        if row.number in matching:
+            found.append(row)
+            if len(found) == limit:
+                break
+    return found
+
+
+def _sorted(rows: Iterable[Row], sort: Sort, after: Key | None, limit: int) -> list[Row]:
+    key_of = sort.key_of
+    if after is not None and sort.descending:
+        rows = (row for row in rows if key_of(row) < after)
+    elif after is not None:
+        rows = (row for row in rows if key_of(row) > after)
+    return sorted(rows, key=key_of, reverse=sort.descending)[:limit]
+
+
+def render(rows: Iterable[Row], view: View, columns: Columns | None, now: float) -> Iterator[bytes]:
+    """Each row in a view, as raw JSON; the table view is an array of the row's cells."""
+    if view == "object":
+        return (row.whole() for row in rows)
+    if view == "metadata":
+        return (row.home.codec.partial(row.packed) for row in rows)
+    if columns is None:
+        raise ValueError("the table view needs columns")
+    return (columns.cells(row, now) for row in rows)
+
+
+def get(models: ReadModel, id: str, view: View = "object", *, now: float | None = None) -> bytes:  # noqa: A002
+    """One object in a view; empty bytes when it is not held. Raises BadRequest when the id is none."""
+    return fetch(models, [id], view, now=now)[0]
+
+
+def fetch(models: ReadModel, ids: Iterable[str], view: View = "object", *, now: float | None = None) -> list[bytes]:
+    """Objects by id, in that order; empty bytes where one has gone meanwhile."""
+    moment = time.time() if now is None else now
+    columns: dict[str, Columns] = {}
+    found: list[bytes] = []
+    for id in ids:  # noqa: A001
+        row = models.get(id)
+        if row is None:
+            found.append(b"")
+            continue
+        name = row.home.type
+        if view == "table" and name not in columns:
+            columns[name] = Columns.of(models, models.clusters.values(), {name})
+        found.extend(render((row,), view, columns.get(name), moment))
+    return found
+
+
+def columns_of(models: ReadModel, clusters: Iterable[str], types: Iterable[str]) -> list[Column]:
+    """The columns of the table view over these types, as a query would give them."""
+    models_of = [models.clusters[name] for name in clusters if name in models.clusters]
+    return Columns.of(models, models_of, frozenset(resolve(types, [model.types for model in models_of]))).definitions

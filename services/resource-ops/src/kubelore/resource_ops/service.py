@@ -1,0 +1,21 @@
+"""The bus endpoints of resource-ops: one line to the domain each."""
+
+from __future__ import annotations
+
+from kubelore.common.bus import Bus, Service
+from kubelore.common.contracts import resources
+from kubelore.resource_ops.answers import Answers
+
+VERSION = "0.1.0"
+
+
+def endpoints(bus: Bus, answers: Answers) -> Service:
+    """The ADR-32 service; every endpoint is addressed to this very replica."""
+    service = bus.service(resources.SERVICE, VERSION)
+    service.serve(resources.QUERY, answers.query, target=bus.replica)
+    service.serve(resources.FETCH, answers.fetch, target=bus.replica)
+    service.serve(resources.GET, answers.get, target=bus.replica)
+    service.serve(resources.TYPES, answers.types, target=bus.replica)
+    service.serve(resources.RESOLVE, answers.resolve, target=bus.replica)
+    service.serve(resources.OBSERVERS, answers.observers, target=bus.replica)
+    return service

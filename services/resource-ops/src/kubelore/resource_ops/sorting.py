@@ -1,0 +1,112 @@
+"""The orders in which rows can be asked for, and the key of a row in each.
+
+A key holds the value of the sort column, then cluster, type, namespace and
+name, so that no two rows share one and a page can start behind any key, held
+or not. Descending is the whole key reversed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator
+
+from kubelore.common.contracts.resources import SortKey
+from kubelore.common.errors import BadRequest
+from kubelore.resource_ops.rows import Row
+
+Key = tuple[str | int, str, str, str, str]
+KeyOf = Callable[[Row], Key]
+
+
+def _by_name(row: Row) -> Key:
+    home = row.home
+    return (row.name, home.cluster, home.type, row.namespace, row.name)
+
+
+def _by_namespace(row: Row) -> Key:
+    home = row.home
+    return (row.namespace, home.cluster, home.type, row.namespace, row.name)
+
+
+def _by_cluster(row: Row) -> Key:
+    home = row.home
+    return (home.cluster, home.cluster, home.type, row.namespace, row.name)
+
+
+def _by_type(row: Row) -> Key:
+    home = row.home
+    return (home.type, home.cluster, home.type, row.namespace, row.name)
+
+
+def _by_created(row: Row) -> Key:
+    home = row.home
+    return (row.created, home.cluster, home.type, row.namespace, row.name)
+
+
+def _by_phase(row: Row) -> Key:
+    home = row.home
+    return (row.phase, home.cluster, home.type, row.namespace, row.name)
+
+
+COLUMNS: dict[str, KeyOf] = {
+    "name": _by_name,
+    "namespace": _by_namespace,
+    "cluster": _by_cluster,
+    "type": _by_type,
+    "created": _by_created,
+    "phase": _by_phase,
+}
+
+
+class Sort:
+    """A parsed `sort`: `name`, `-created`; raises BadRequest for a column that does not exist."""
+
+    def __init__(self, text: str) -> None:
+        self.descending = text.startswith("-")
+        self.column = text.removeprefix("-")
+        key_of = COLUMNS.get(self.column)
+        if key_of is None:
+            raise BadRequest(
+                f"cannot sort by {text[:80]!r}",
+                remedy=f"Sort by {', '.join(COLUMNS)}; '-' before it for descending.",
+            )
+        self.key_of = key_of
+
+    def check(self, after: SortKey | None) -> Key | None:
+        """A key from outside as one of this order; raises BadRequest when it cannot be one."""
+        if after is None:
+            return None
+        first = int if self.column == "created" else str
+        if len(after) != 5 or type(after[0]) is not first or not all(isinstance(part, str) for part in after[1:]):
+            raise BadRequest(f"`after` is no key of an order by {self.column}")
+        return tuple(after)  # pyright: ignore[reportReturnType]
+
+
+class Order:
+    """All rows of one type in one order, kept up to date row by row."""
+
+    def __init__(self, rows: Iterable[Row], key_of: KeyOf) -> None:
+        self._key_of = key_of
+        self._rows = sorted(rows, key=key_of)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """Put a row in its place."""
+        insort(self._rows, row, key=self._key_of)
+
+    def remove(self, row: Row) -> None:
+        """Take a row out; its key must be what it was when it was added."""
+        place = bisect_left(self._rows, self._key_of(row), key=self._key_of)
+        if place < len(self._rows) and self._rows[place] is row:
+            del self._rows[place]
+
+    def walk(self, after: Key | None, *, descending: bool) -> Iterator[Row]:
+        """Rows behind a key, in order. The order must not change during the walk."""
+        rows = self._rows
+        if descending:
+            start = len(rows) if after is None else bisect_left(rows, after, key=self._key_of)
+            return (rows[place] for place in range(start - 1, -1, -1))
+        start = 0 if after is None else bisect_right(rows, after, key=self._key_of)
+        return (rows[place] for place in range(start, len(rows)))
