@@ -17,6 +17,7 @@ from typing import Any
 from kubelore.lab.errors import LabError, LabUnavailableError
 from kubelore.lab.recipes import Recipe
 
+_QUICK_SECONDS = 60
 _DOWNLOAD_SECONDS = 600
 _BUILD_SECONDS = 3600
 # Upstream replaces it with a folder, but no command imports it and no requirement names a version of it.
@@ -32,14 +33,15 @@ class Go:
 
     @classmethod
     def find(cls) -> "Go":
-        """Find `go` on the PATH or where its installer puts it.
+        """Find `go` on the PATH, under GOROOT or where its installer puts it.
 
         Raises LabUnavailableError when there is none.
         """
-        program = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
+        root = os.environ.get("GOROOT", "/usr/local/go")
+        program = shutil.which("go") or shutil.which("go", path=f"{root}/bin")
         if program is None:
             raise LabUnavailableError("no Go toolchain on this machine (go is not on the PATH)")
-        version = _output([program, "env", "GOVERSION"], Path("/")).strip().removeprefix("go")
+        version = _run([program, "env", "GOVERSION"], Path("/"), _QUICK_SECONDS).strip().removeprefix("go")
         return cls(program, version)
 
     def require(self, wanted: str, module: str) -> None:
@@ -86,8 +88,11 @@ def consumer_module(recipe: Recipe, upstream: dict[str, Any]) -> str:
 
 def _upstream_requirements(go: Go, recipe: Recipe, work: Path) -> dict[str, Any]:
     module = f"{recipe.module}@{recipe.version}"
-    found = json.loads(_run([go.program, "mod", "download", "-json", module], work, _DOWNLOAD_SECONDS))
-    return json.loads(_output([go.program, "mod", "edit", "-json", found["GoMod"]], work))
+    try:
+        found = json.loads(_run([go.program, "mod", "download", "-json", module], work, _DOWNLOAD_SECONDS))
+    except LabError as error:
+        raise LabUnavailableError(f"{module} can't be downloaded: {str(error)[-300:]}") from error
+    return json.loads(_run([go.program, "mod", "edit", "-json", found["GoMod"]], work, _QUICK_SECONDS))
 
 
 def _environment() -> dict[str, str]:
@@ -107,25 +112,22 @@ def _run(command: list[str], work: Path, seconds: int) -> str:
     if shutil.which("setpriv"):
         # A killed test run must not leave a compiler working for ten minutes.
         prefix += ["setpriv", "--pdeathsig", "TERM", "--"]
-    done = subprocess.run(
-        [*prefix, *command],
-        cwd=work,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*prefix, *command],
+            cwd=work,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{' '.join(command[:3])} took longer than {seconds} s") from error
     if done.returncode != 0:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
         raise LabError(f"{' '.join(command[:3])} failed in the build of the lab:\n{last}")
     return done.stdout
-
-
-def _output(command: list[str], work: Path) -> str:
-    return subprocess.run(
-        command, cwd=work, env=_environment(), capture_output=True, text=True, timeout=60, check=True
-    ).stdout
 
 
 def _version_tuple(version: str) -> tuple[int, ...]:
