@@ -25,7 +25,9 @@ class AnnotationKinds:
         self._seen: dict[str, list[int]] = {}
         self._own: set[str] = set()
 
-    def sort(self, annotations: Mapping[str, str], known: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    def sort(
+        self, annotations: Mapping[str, str], known: Callable[[str], bool]
+    ) -> tuple[list[str], list[str]]:
         """The annotations of one object as lower-case `key=value`: shared ones and own ones."""
         shared: list[str] = []
         own: list[str] = []

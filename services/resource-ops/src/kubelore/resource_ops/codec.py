@@ -55,7 +55,7 @@ class Split(msgspec.Struct, gc=False, frozen=True):
 
 
 def split(raw: bytes, metadata: bytes, managed: bytes) -> Split:
-    """Cut an object's JSON, given its raw `metadata` and in that the raw `managedFields` (empty when absent)."""
+    """Cut an object's JSON, given its raw `metadata` and in it the raw `managedFields` (or nothing)."""
     at = raw.find(metadata)
     outer = raw[:at] + raw[at + len(metadata) :]
     cut, length = _managed_cut(metadata, managed) if managed else (0, 0)
@@ -99,9 +99,7 @@ class _Generation:
 
     def pack(self, parts: Split) -> bytes:
         meta = self._meta_out.compress(parts.metadata)
-        header = _HEADER.pack(
-            self.number, len(meta), parts.metadata_at, parts.managed_at, parts.managed_len
-        )
+        header = _HEADER.pack(self.number, len(meta), parts.metadata_at, parts.managed_at, parts.managed_len)
         # Joining copies: the result that zstandard returns keeps the tail of a larger buffer alive.
         return b"".join((header, meta, self._rest_out.compress(parts.rest) if parts.rest else b""))
 
@@ -119,7 +117,7 @@ def _train(size: int, samples: list[bytes]) -> zstandard.ZstdCompressionDict | N
     if sum(map(len, samples)) < max(MIN_SAMPLE_BYTES, 2 * size):
         return None
     try:
-        return zstandard.train_dictionary(size, samples, k=512, d=8)
+        return zstandard.train_dictionary(size, samples, k=512, d=8)  # pyright: ignore[reportArgumentType] - the stub's list is invariant
     except zstandard.ZstdError:
         return None
 

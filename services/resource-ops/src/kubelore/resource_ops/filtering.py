@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from pyroaring import BitMap
 
 from kubelore.common.errors import BadRequest
-from kubelore.common.kube.selectors import FieldRequirement, FieldSelector, LabelRequirement, LabelSelector, Operator
+from kubelore.common.kube.selectors import (
+    FieldRequirement,
+    FieldSelector,
+    LabelRequirement,
+    LabelSelector,
+    Operator,
+)
 from kubelore.resource_ops.facts import field_paths
 from kubelore.resource_ops.index import Index
 from kubelore.resource_ops.rows import Row
@@ -40,7 +46,9 @@ def _match_label(index: Index, candidates: BitMap, requirement: LabelRequirement
 
 
 def _with_any(index: Index, requirement: LabelRequirement) -> BitMap:
-    return BitMap.union(BitMap(), *(index.labels.rows(f"{requirement.key}={value}") for value in requirement.values))
+    return BitMap.union(
+        BitMap(), *(index.labels.rows(f"{requirement.key}={value}") for value in requirement.values)
+    )
 
 
 def match_fields(index: Index, candidates: BitMap, types: Iterable[str], selector: FieldSelector) -> BitMap:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 from pyroaring import BitMap
 
-from kubelore.common.contracts.resources import ClusterState, Column, Page, Query, Row as Answer, View
+from kubelore.common.contracts.resources import ClusterState, Column, Page, Query, View
+from kubelore.common.contracts.resources import Row as Answer
 from kubelore.common.errors import BadRequest
 from kubelore.common.kube.selectors import FieldSelector, LabelSelector
 from kubelore.resource_ops.columns import Columns
@@ -28,7 +29,7 @@ from kubelore.resource_ops.type_names import resolve
 MAX_LIMIT = 10_000
 MAX_SEARCH = 256
 StateOf = Callable[[str, frozenset[str]], ClusterState]
-"""How far the rows of these types (empty means all) of a cluster can be trusted; its `count` is filled in here."""
+"""How far a cluster's rows of these types (empty means all) can be trusted; `count` is filled in here."""
 
 _SORT_COST = 12
 """Making a key costs about as much as looking this many rows of an order up in a bitmap."""
@@ -51,7 +52,9 @@ def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | No
     sort = Sort(asked.sort)
     after = sort.check(asked.after)
     if not 0 <= asked.limit <= MAX_LIMIT:
-        raise BadRequest(f"limit {asked.limit} is not between 0 and {MAX_LIMIT}", remedy="Use continue for more.")
+        raise BadRequest(
+            f"limit {asked.limit} is not between 0 and {MAX_LIMIT}", remedy="Use continue for more."
+        )
     selection, states = select(models, asked, state_of)
     rows = _take(models.index, selection, sort, after, asked.limit)
     columns = Columns.of(models, selection.clusters, selection.types) if asked.view == "table" else None
@@ -60,9 +63,7 @@ def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | No
     else:
         objects = (b"" for _ in rows)
     return Page(
-        rows=[
-            Answer(list(sort.key_of(row)), row.id, body) for row, body in zip(rows, objects, strict=True)
-        ],
+        rows=[Answer(list(sort.key_of(row)), row.id, body) for row, body in zip(rows, objects, strict=True)],
         clusters=states,
         total=len(selection.rows),
         columns=columns.definitions if columns else [],
@@ -147,7 +148,9 @@ def get(models: ReadModel, id: str, view: View = "object", *, now: float | None 
     return fetch(models, [id], view, now=now)[0]
 
 
-def fetch(models: ReadModel, ids: Iterable[str], view: View = "object", *, now: float | None = None) -> list[bytes]:
+def fetch(
+    models: ReadModel, ids: Iterable[str], view: View = "object", *, now: float | None = None
+) -> list[bytes]:
     """Objects by id, in that order; empty bytes where one has gone meanwhile."""
     moment = time.time() if now is None else now
     columns: dict[str, Columns] = {}
@@ -166,5 +169,5 @@ def fetch(models: ReadModel, ids: Iterable[str], view: View = "object", *, now: 
 
 def columns_of(models: ReadModel, clusters: Iterable[str], types: Iterable[str]) -> list[Column]:
     """The columns of the table view over these types, as a query would give them."""
-    models_of = [models.clusters[name] for name in clusters if name in models.clusters]
-    return Columns.of(models, models_of, frozenset(resolve(types, [model.types for model in models_of]))).definitions
+    asked = [models.clusters[name] for name in clusters if name in models.clusters]
+    return Columns.of(models, asked, resolve(types, [model.types for model in asked])).definitions

@@ -129,7 +129,9 @@ class ClusterModel:
         facts = read(table.type, raw)
         return self._put(table, facts, raw, floor=table.floor)
 
-    def _put(self, table: Table, facts: Facts, raw: bytes, *, floor: int | str = 0, force: bool = False) -> Upserted:
+    def _put(
+        self, table: Table, facts: Facts, raw: bytes, *, floor: int | str = 0, force: bool = False
+    ) -> Upserted:
         rv = version(facts.meta.resource_version)
         row = table.get(facts.meta.namespace, facts.meta.name)
         if row is None:
@@ -215,7 +217,7 @@ class ClusterModel:
                 table.repack(row, table.codec.pack_metadata(table.codec.metadata(row.packed)))
 
     def hold_whole(self, resource_type: ResourceType) -> None:
-        """Keep whole objects again; those held turn whole as they arrive anew, so list the type after this."""
+        """Keep whole objects again; those held turn whole as they arrive anew: list the type after this."""
         self._table(resource_type).metadata_only = False
 
     def count(self, name: str) -> int:
@@ -228,7 +230,7 @@ class ClusterModel:
         return len(self.numbers)
 
     def held_bytes(self, name: str | None = None) -> int:
-        """Compressed bytes of one type or of all: what a memory budget is counted in (indexes come on top)."""
+        """Compressed bytes of one type or of all: what a memory budget counts (indexes come on top)."""
         return sum(table.bytes for table in self.tables.values() if name in (None, table.type))
 
     def __iter__(self) -> Iterator[Row]:

@@ -18,7 +18,18 @@ class Table:
     held as metadata only.
     """
 
-    __slots__ = ("bytes", "cluster", "codec", "count", "floor", "metadata_only", "names", "numbers", "partial", "type")
+    __slots__ = (
+        "bytes",
+        "cluster",
+        "codec",
+        "count",
+        "floor",
+        "metadata_only",
+        "names",
+        "numbers",
+        "partial",
+        "type",
+    )
 
     def __init__(self, cluster: str, type_name: str, codec: Codec) -> None:
         self.cluster = cluster
@@ -102,8 +113,6 @@ class Row(msgspec.Struct, gc=False):
     def whole(self) -> bytes:
         """The object's bytes."""
         return self.home.codec.whole(self.packed)
-
-
 
 
 def version(text: str) -> int | str:

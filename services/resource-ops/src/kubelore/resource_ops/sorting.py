@@ -77,9 +77,10 @@ class Sort:
         if after is None:
             return None
         first = int if self.column == "created" else str
-        if len(after) != 5 or type(after[0]) is not first or not all(isinstance(part, str) for part in after[1:]):
-            raise BadRequest(f"`after` is no key of an order by {self.column}")
-        return tuple(after)  # pyright: ignore[reportReturnType]
+        match after:
+            case [value, str(cluster), str(kind), str(namespace), str(name)] if type(value) is first:
+                return (value, cluster, kind, namespace, name)
+        raise BadRequest(f"`after` is no key of an order by {self.column}")
 
 
 class Order:

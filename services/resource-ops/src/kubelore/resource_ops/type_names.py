@@ -78,5 +78,8 @@ def _unknown(text: str, clusters: Iterable[Mapping[str, ResourceType]]) -> BadRe
                 words.setdefault(word, found.name)
     close = get_close_matches(text.lower(), words, n=3, cutoff=0.6)
     meant = list(dict.fromkeys(words[word] for word in close))
-    remedy = f"Did you mean {' or '.join(meant)}?" if meant else "List the types to see what the clusters serve."
-    return BadRequest(f'the server doesn\'t have a resource type "{text[:253]}"', remedy=remedy, unknown_type=text[:253])
+    remedy = f"Did you mean {' or '.join(meant)}?" if meant else "List the types that the clusters serve."
+    shown = text[:253]
+    return BadRequest(
+        f'the server doesn\'t have a resource type "{shown}"', remedy=remedy, unknown_type=shown
+    )

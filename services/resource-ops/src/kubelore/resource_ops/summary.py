@@ -1,0 +1,70 @@
+"""Counts over the read model: per type, cluster, namespace and phase, from the bitmaps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from pyroaring import BitMap
+
+from kubelore.common.contracts.resources import TypeInfo
+from kubelore.common.kube.resource_type import ResourceType
+from kubelore.resource_ops.read_model import ReadModel
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """How many of a selection's rows there are by each of four properties; properties with none are absent."""
+
+    total: int
+    clusters: dict[str, int]
+    types: dict[str, int]
+    namespaces: dict[str, int]
+    phases: dict[str, int]
+
+
+def count(models: ReadModel, rows: BitMap) -> Counts:
+    """Counts over the rows of a selection (see `query.select`).
+
+    A Namespace object counts under its own name, other cluster-scoped objects
+    under the empty namespace; objects without a phase under the empty phase.
+    """
+    index = models.index
+    return Counts(
+        total=len(rows),
+        clusters=_count(rows, ((name, model.numbers) for name, model in models.clusters.items())),
+        types=_count(rows, index.types.items()),
+        namespaces=_count(rows, index.namespaces.items()),
+        phases=_count(rows, index.phases.items()),
+    )
+
+
+def _count(rows: BitMap, groups: Iterable[tuple[str, BitMap]]) -> dict[str, int]:
+    counted = ((value, rows.intersection_cardinality(members)) for value, members in groups)
+    return {value: number for value, number in counted if number}
+
+
+def describe_types(models: ReadModel, clusters: Iterable[str] = ()) -> list[TypeInfo]:
+    """The types that these clusters serve (all held ones when empty), by name, with their counts."""
+    asked = set(clusters)
+    chosen = [model for name, model in sorted(models.clusters.items()) if not asked or name in asked]
+    served: dict[str, tuple[ResourceType, list[str], int]] = {}
+    for model in chosen:
+        for name, found in model.types.items():
+            kept, names, number = served.get(name, (found, [], 0))
+            served[name] = (kept, [*names, model.cluster], number + model.count(name))
+    return [_info(*parts) for _, parts in sorted(served.items())]
+
+
+def _info(found: ResourceType, clusters: list[str], number: int) -> TypeInfo:
+    return TypeInfo(
+        name=found.name,
+        group=found.group,
+        version=found.version,
+        kind=found.kind,
+        plural=found.plural,
+        singular=found.singular,
+        short_names=list(found.short_names),
+        namespaced=found.namespaced,
+        clusters=clusters,
+        count=number,
+    )
