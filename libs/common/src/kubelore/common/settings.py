@@ -31,6 +31,10 @@ class CommonSettings(BaseSettings):
         False, description="Whether API servers on loopback and private addresses may be added."
     )
     allow_insecure_tls: bool = Field(False, description="Whether insecure-skip-tls-verify is accepted.")
+    allowed_exec_commands: list[str] = Field(
+        default_factory=list,
+        description="Command lines of credential plugins that a kubeconfig may name; a word `*` stands for one plain word.",
+    )
     log_format: str = Field("json", description="json or console.")
     log_level: str = Field("info", description="debug, info, warning or error.")
     otlp_endpoint: str = Field("", description="OTLP/HTTP endpoint for traces and metrics; none when empty.")

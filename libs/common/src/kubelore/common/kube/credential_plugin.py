@@ -1,0 +1,187 @@
+"""Credential plugins (`users[].user.exec`): refused, unless the operator allows that very command line.
+
+An allowed command line is written in the settings as one would type it, for
+example `aws --region * eks get-token --cluster-name * --output json`. Every
+word must be equal; a word `*` stands for one word of letters, digits, `.`, `_`
+and `-` that does not begin with `-`, so that neither an option nor a path can
+take its place. The command runs without a shell, with a deadline, and the
+kubeconfig may not set its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from kubelore.common.errors import KubeconfigRefused, Unauthenticated
+from kubelore.common.kube.access import ClusterAccess, ExecCommand
+from kubelore.common.kube.addresses import AddressPolicy
+
+PLUGIN_DEADLINE_S = 15.0
+MAX_PLUGIN_OUTPUT = 256 * 1024
+_ASSUMED_LIFE = timedelta(minutes=5)
+_REFRESH_BEFORE = timedelta(minutes=1)
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+
+
+class _Exec(msgspec.Struct, rename="camel"):
+    command: str
+    args: list[str] | None = None
+    env: list[Any] | None = None
+    api_version: str | None = None
+    provide_cluster_info: bool | None = None
+    interactive_mode: str | None = None
+
+
+class _CredentialStatus(msgspec.Struct, rename="camel"):
+    token: str | None = None
+    expiration_timestamp: datetime | None = None
+
+
+class _ExecCredential(msgspec.Struct):
+    status: _CredentialStatus
+
+
+def check_exec(section: dict[str, Any], policy: AddressPolicy) -> ExecCommand:
+    """The command of an `exec` section, if the policy allows it; else KubeconfigRefused (`exec`)."""
+    try:
+        wanted = msgspec.convert(section, _Exec)
+    except msgspec.ValidationError as error:
+        raise _refused(f"its exec section cannot be read: {error}") from error
+    argv = (wanted.command, *(wanted.args or ()))
+    if not any(_matches(shlex.split(allowed), argv) for allowed in policy.exec_allowed):
+        raise _refused("it names a command to run (exec), which this installation does not allow")
+    if wanted.env:
+        raise _refused("its command brings environment variables; the operator sets them for the service")
+    if wanted.api_version not in _API_VERSIONS or wanted.interactive_mode == "Always":
+        raise _refused("its command needs a terminal, or speaks an API version that is no longer served")
+    return ExecCommand(
+        argv=argv,
+        api_version=wanted.api_version or _API_VERSIONS[0],
+        provide_cluster_info=bool(wanted.provide_cluster_info),
+    )
+
+
+def _matches(pattern: list[str], argv: tuple[str, ...]) -> bool:
+    if len(pattern) != len(argv) or not pattern or pattern[0] != argv[0]:
+        return False
+    return all(
+        word == given or (word == "*" and _PLAIN_WORD.fullmatch(given) is not None)
+        for word, given in zip(pattern[1:], argv[1:], strict=True)
+    )
+
+
+def _refused(why: str) -> KubeconfigRefused:
+    return KubeconfigRefused(
+        f"the user cannot be used: {why}",
+        code="exec",
+        remedy="use a service account's token, or let the operator add the exact command line "
+        "to KUBELORE_ALLOWED_EXEC_COMMANDS",
+    )
+
+
+class CredentialPlugin:
+    """Runs an allowed command when a token is needed, and keeps the token until shortly before it expires."""
+
+    def __init__(self, access: ClusterAccess, command: ExecCommand) -> None:
+        self._access = access
+        self._command = command
+        self._lock = asyncio.Lock()
+        self._token = ""
+        self._fresh_until = datetime.min.replace(tzinfo=UTC)
+
+    async def token(self) -> str:
+        """A valid token; raises Unauthenticated when the command fails, hangs or answers without one."""
+        async with self._lock:
+            if datetime.now(UTC) >= self._fresh_until:
+                status = await self._run()
+                self._token = status.token or ""
+                expires = status.expiration_timestamp or datetime.now(UTC) + _ASSUMED_LIFE
+                self._fresh_until = expires - _REFRESH_BEFORE
+            return self._token
+
+    def forget(self) -> None:
+        """Drop the token: the API server no longer takes it."""
+        self._fresh_until = datetime.min.replace(tzinfo=UTC)
+
+    async def _run(self) -> _CredentialStatus:
+        name = self._command.argv[0]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={**_outside_environment(), "KUBERNETES_EXEC_INFO": self._exec_info()},
+            )
+        except OSError as error:
+            raise _plugin_failed(name, f"cannot be started ({error.strerror})") from error
+        try:
+            async with asyncio.timeout(PLUGIN_DEADLINE_S):
+                output = await _read_bounded(process)
+                code = await process.wait()
+        except TimeoutError as error:
+            raise _plugin_failed(name, f"did not answer within {PLUGIN_DEADLINE_S:g} s") from error
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        if code != 0:
+            raise _plugin_failed(name, f"ended with exit code {code}")
+        return _parse_credential(name, output)
+
+    def _exec_info(self) -> str:
+        spec: dict[str, Any] = {"interactive": False}
+        if self._command.provide_cluster_info:
+            spec["cluster"] = {
+                "server": self._access.server,
+                "certificate-authority-data": self._access.ca_pem,
+                "tls-server-name": self._access.tls_server_name,
+                "insecure-skip-tls-verify": self._access.insecure,
+            }
+        info = {"apiVersion": self._command.api_version, "kind": "ExecCredential", "spec": spec}
+        return msgspec.json.encode(info).decode()
+
+
+def _outside_environment() -> dict[str, str]:
+    """This process' environment without Kubelore's own settings, which hold passwords."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KUBELORE_")}
+
+
+async def _read_bounded(process: asyncio.subprocess.Process) -> bytes:
+    if process.stdout is None:
+        return b""
+    output = bytearray()
+    while len(output) <= MAX_PLUGIN_OUTPUT:
+        chunk = await process.stdout.read(MAX_PLUGIN_OUTPUT)
+        if not chunk:
+            break
+        output += chunk
+    return bytes(output)
+
+
+def _parse_credential(name: str, output: bytes) -> _CredentialStatus:
+    try:
+        status = msgspec.json.decode(output, type=_ExecCredential).status
+    except msgspec.MsgspecError as error:
+        raise _plugin_failed(name, "answered with something that is no ExecCredential") from error
+    if not status.token or any(not 0x21 <= ord(character) <= 0x7E for character in status.token):
+        raise _plugin_failed(name, "answered without a usable token")
+    if status.expiration_timestamp is not None and status.expiration_timestamp.tzinfo is None:
+        status.expiration_timestamp = status.expiration_timestamp.replace(tzinfo=UTC)
+    return status
+
+
+def _plugin_failed(name: str, why: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"the credential plugin {name!r} {why}",
+        remedy="run the same command by hand as the user of this service",
+    )

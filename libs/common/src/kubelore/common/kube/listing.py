@@ -1,0 +1,80 @@
+"""Splits a list into its objects without decoding them, each as the bytes that a get would return.
+
+The API server leaves `kind` and `apiVersion` out of the items of built-in
+types' lists, but not out of watch events; they are put back in front, where the
+server itself writes them, so that the same object is the same bytes whichever
+way it came.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubelore.common.errors import UpstreamError
+
+
+class ListPage(msgspec.Struct, frozen=True):
+    """One page of a list: raw objects and where to go on.
+
+    `rv` is the resourceVersion of the list as a whole (the same on every page
+    of it); `continue_` is empty on the last page; `remaining` is the server's
+    estimate, None where it gives none.
+    """
+
+    rv: str
+    continue_: str
+    remaining: int | None
+    items: list[bytes]
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+    remaining_item_count: int | None = None
+
+
+class _List(msgspec.Struct, rename="camel"):
+    metadata: _ListMeta
+    kind: str = ""
+    api_version: str = ""
+    items: list[msgspec.Raw] | None = None
+
+
+class _TypeMeta(msgspec.Struct, rename="camel"):
+    kind: str = ""
+    api_version: str = ""
+
+
+_decode_list = msgspec.json.Decoder(_List).decode
+_decode_type = msgspec.json.Decoder(_TypeMeta).decode
+
+
+def parse_list(body: bytes) -> ListPage:
+    """The page in an API server's answer; raises UpstreamError when it is no list."""
+    try:
+        answer = _decode_list(body)
+    except msgspec.MsgspecError as error:
+        raise UpstreamError("the API server's answer is no list") from error
+    if not answer.kind.endswith("List"):
+        raise UpstreamError(f"the API server answered a list with {answer.kind[:80]!r}")
+    head = type_head(answer.kind.removesuffix("List"), answer.api_version)
+    return ListPage(
+        rv=answer.metadata.resource_version,
+        continue_=answer.metadata.continue_,
+        remaining=answer.metadata.remaining_item_count,
+        items=[with_type(bytes(item), head) for item in answer.items or ()],
+    )
+
+
+def type_head(kind: str, api_version: str) -> bytes:
+    """How the API server begins an object of a built-in type: `{"kind":"Pod","apiVersion":"v1",`."""
+    return b'{"kind":%b,"apiVersion":%b,' % (msgspec.json.encode(kind), msgspec.json.encode(api_version))
+
+
+def with_type(raw: bytes, head: bytes) -> bytes:
+    """The object with `head` in front, unless it says its kind itself."""
+    if raw.startswith((b'{"kind":', b'{"apiVersion":')):
+        return raw
+    if not raw.startswith(b'{"metadata":') and _decode_type(raw).kind:
+        return raw
+    return head + raw[1:]
