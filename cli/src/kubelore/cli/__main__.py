@@ -1,0 +1,67 @@
+"""The `kubelore` command: every subcommand is put together here, and every error ends here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kubelore.cli import clusters, get, keyring, up, watch
+from kubelore.cli.connection import ApiError, Target, tell
+from kubelore.common.errors import KubeloreError
+
+app = typer.Typer(
+    name="kubelore",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    # Plain help: importing what draws boxes would take longer than everything else.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    url: Annotated[str, typer.Option(envvar="KUBELORE_URL", help="A running Kubelore.")] = "",
+    token: Annotated[str, typer.Option(envvar="KUBELORE_TOKEN", help="Its token.")] = "",
+    data: Annotated[
+        Path | None, typer.Option(envvar="KUBELORE_DATA", help="Data directory of a stack on this machine.")
+    ] = None,
+) -> None:
+    """Operate every Kubernetes cluster from one place."""
+    context.obj = Target(url, token, data)
+
+
+# The stack on this machine.
+app.command("up")(up.up)
+app.command("down")(up.down)
+app.command("status")(up.status)
+app.add_typer(keyring.app, name="keyring")
+# What is in the clusters.
+app.add_typer(clusters.app, name="clusters")
+app.command("get")(get.get)
+app.command("watch")(watch.watch)
+
+
+def main() -> None:
+    """Run the command of this process's arguments."""
+    try:
+        app()
+    except ApiError as error:
+        tell(error.error)
+        sys.exit(1)
+    except KubeloreError as error:
+        tell(error)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has gone; nothing is left to say.
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""How the CLI finds a running Kubelore, and talks to it.
+
+URL and token come from `--url` and `--token`, else from KUBELORE_URL and
+KUBELORE_TOKEN, else from the data directory of a stack on this machine. The
+token of a data directory is sent to that stack only, never to another URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from kubelore.common.errors import (
+    DeadlineExceeded,
+    KubeloreError,
+    Unauthenticated,
+    Unavailable,
+    error_from_parts,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+REQUEST_S = 30.0
+"""Longest wait for an answer; onboarding a cluster tests its connection first."""
+
+SILENCE_S = 60.0
+"""A stream of events that is silent for so long is dead: the server sends a sign of life more often."""
+
+_MAX_EVENT = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the options before the command say; empty where nothing was said."""
+
+    url: str = ""
+    token: str = field(default="", repr=False)
+    data: Path | None = None
+
+    def directory(self) -> Path:
+        """The data directory: the one named, else the default."""
+        from kubelore.stack.layout import default_data_directory
+
+        return self.data.expanduser().absolute() if self.data else default_data_directory()
+
+    def resolve(self) -> tuple[str, str]:
+        """URL and token. Raises `Unavailable` or `Unauthenticated`, saying what to do."""
+        if self.url and self.token:
+            return self.url.rstrip("/"), self.token
+        from kubelore.stack.layout import DataDirectory, RunningStack
+
+        directory = DataDirectory(self.directory())
+        running = RunningStack.now(directory)
+        local = running.url if running is not None and running.phase != "stopping" else ""
+        url = (self.url or local).rstrip("/")
+        if not url:
+            raise Unavailable(
+                f"no Kubelore runs on {directory.root}",
+                remedy="Start it with `kubelore up`, or name a running one with --url and --token.",
+            )
+        if self.token:
+            return url, self.token
+        if url != local:
+            raise Unauthenticated(f"no token for {url}", remedy="Give it with --token or KUBELORE_TOKEN.")
+        return url, directory.admin_token.read_text().strip()
+
+
+class ApiError(Exception):
+    """A call that failed, with the error that the problem document told.
+
+    `transient` is true when the same call may well succeed a little later.
+    """
+
+    def __init__(self, error: KubeloreError) -> None:
+        super().__init__(error.detail)
+        self.error = error
+
+    @property
+    def transient(self) -> bool:
+        """Whether trying again makes sense."""
+        return self.error.status in (429, 502, 503, 504)
+
+    def message(self) -> str:
+        """What went wrong, and what to do about it."""
+        return f"{self.error.detail} - {self.error.remedy}" if self.error.remedy else self.error.detail
+
+    def exit(self) -> NoReturn:
+        """Tell it on stderr and end with code 1."""
+        tell(self.error)
+        raise typer.Exit(1)
+
+
+def tell(error: KubeloreError) -> None:
+    """An error for the person at the terminal, on stderr."""
+    typer.echo(f"error: {_printable(error.detail)}", err=True)
+    if error.remedy:
+        typer.echo(f"       {_printable(error.remedy)}", err=True)
+
+
+class Api:
+    """The API of one Kubelore. Every method raises ApiError."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The parsed answer.
+
+        A trailing underscore of a name is dropped (`continue_`), and so is what is None.
+        """
+        return self._call("GET", path, params=_query(query))
+
+    def post(self, path: str, body: Any) -> Any:
+        """The parsed answer; without a body when it is None."""
+        return self._call("POST", path, json=body) if body is not None else self._call("POST", path)
+
+    def try_post(self, path: str, body: Any) -> ApiError | None:
+        """None when it succeeded, else what it failed with."""
+        try:
+            self.post(path, body)
+        except ApiError as error:
+            return error
+        return None
+
+    def delete(self, path: str) -> Any:
+        """The parsed answer."""
+        return self._call("DELETE", path)
+
+    def events(self, path: str, *, last_event_id: str = "", **query: Any) -> Iterator[tuple[str, str, Any]]:
+        """Server-sent events as (id, name, parsed data), until the server ends the stream."""
+        import httpx
+
+        headers = {"Accept": "text/event-stream"}
+        if last_event_id:
+            headers["Last-Event-ID"] = last_event_id
+        request = self._client.build_request(
+            "GET",
+            path,
+            params=_query(query),
+            headers=headers,
+            timeout=httpx.Timeout(REQUEST_S, read=SILENCE_S),
+        )
+        with _typed_errors(), contextlib.closing(self._client.send(request, stream=True)) as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise _problem(answer)
+            yield from parse_events(answer.iter_lines())
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        with _typed_errors():
+            answer = self._client.request(method, path, **arguments)
+            if answer.status_code >= 400:
+                raise _problem(answer)
+            return answer.json() if answer.content else None
+
+
+@contextlib.contextmanager
+def connect(context: typer.Context) -> Iterator[Api]:
+    """The API that the options before the command lead to. Raises what `Target.resolve` does."""
+    import httpx
+
+    target = context.find_object(Target) or Target()
+    url, token = target.resolve()
+    headers = {"Authorization": f"Bearer {token}", "User-Agent": "kubelore-cli"}
+    with httpx.Client(base_url=url, headers=headers, timeout=REQUEST_S, follow_redirects=False) as client:
+        yield Api(client)
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str, Any]]:
+    """Events out of the lines of a text/event-stream (WHATWG HTML, section 9.2); comments are skipped."""
+    event_id, name, data, size = "", "message", list[str](), 0
+    for line in lines:
+        if not line:
+            if data:
+                yield event_id, name, json.loads("\n".join(data))
+            name, data, size = "message", [], 0
+            continue
+        key, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        size += len(value)
+        if size > _MAX_EVENT:
+            raise ApiError(Unavailable("the server sent an event of unreasonable size"))
+        if key == "data":
+            data.append(value)
+        elif key == "event":
+            name = value
+        elif key == "id":
+            event_id = value
+
+
+@contextlib.contextmanager
+def _typed_errors() -> Iterator[None]:
+    import httpx
+
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        slow = DeadlineExceeded("no answer in time", remedy="`kubelore status` tells what runs.")
+        raise ApiError(slow) from error
+    except httpx.HTTPError as error:
+        away = Unavailable(f"cannot reach Kubelore: {error}", remedy="`kubelore status` tells what runs.")
+        raise ApiError(away) from error
+    except (httpx.InvalidURL, ValueError) as error:
+        strange = Unavailable(f"that does not look like Kubelore: {error}", remedy="Check --url.")
+        raise ApiError(strange) from error
+
+
+def _problem(answer: httpx.Response) -> ApiError:
+    fallback = f"{answer.request.url.path} answered {answer.status_code}"
+    try:
+        document = answer.json()
+    except ValueError:
+        document = {}
+    if not isinstance(document, dict):
+        document = {}
+    known = {"type", "title", "status", "reason", "detail", "remedy"}
+    return ApiError(
+        error_from_parts(
+            str(document.get("reason", "")),
+            answer.status_code,
+            str(document.get("detail", fallback)),
+            document.get("remedy"),
+            {name: value for name, value in document.items() if name not in known and name.isidentifier()},
+        )
+    )
+
+
+def _query(values: dict[str, Any]) -> dict[str, Any]:
+    return {name.rstrip("_"): value for name, value in values.items() if value is not None}
+
+
+def _printable(text: str) -> str:
+    # Messages may quote names that come from clusters: no control character reaches the terminal.
+    replaced = "\N{REPLACEMENT CHARACTER}"
+    return "".join(char if char.isprintable() or char == "\n" else replaced for char in text)
