@@ -1,0 +1,229 @@
+"""The connection of one process to the bus, and requests over it.
+
+The connection comes back by itself for ever. While it is away nothing is
+buffered: a request fails at once with Unavailable, since an answer to what was
+sent a minute ago helps nobody, and a write executed late may harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from opentelemetry.trace import SpanKind
+
+from kubelore.common.bus import wire
+from kubelore.common.bus.sessions import receive_reply
+from kubelore.common.contracts.endpoint import Endpoint
+from kubelore.common.errors import DeadlineExceeded, TooLarge, Unavailable
+from kubelore.common.settings import CommonSettings
+from kubelore.common.telemetry import get_logger, inject, span
+
+log = get_logger(__name__)
+
+Req = TypeVar("Req")
+Resp = TypeVar("Resp")
+
+_CONNECT_DEADLINE_S = 30.0
+_API_DEADLINE_S = 5.0
+_PENDING_BYTES = 8 * 1024 * 1024
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,40}[a-z0-9])?\Z")
+
+
+async def connect(settings: CommonSettings, *, name: str, deadline_s: float = _CONNECT_DEADLINE_S) -> Bus:
+    """Connect as the service `name`; waits up to `deadline_s` for a server that is still starting.
+
+    Raises Unavailable when none answers, or when it refuses the credentials.
+    """
+    if not _NAME.match(name):
+        raise ValueError(f"{name!r} is no service name")
+    replica = settings.replica or f"{name}-{secrets.token_hex(4)}"
+    bus = Bus(Client(), name=name, replica=replica)
+    await bus.open(settings, deadline_s)
+    return bus
+
+
+class Bus:
+    """One process's access to the bus; the other parts of this package are built over it."""
+
+    def __init__(self, client: Client, *, name: str, replica: str) -> None:
+        self.client = client
+        self.name = name
+        self.replica = replica
+        """The id of this process on the bus: a DNS label."""
+        self.closed = asyncio.Event()
+
+    async def open(self, settings: CommonSettings, deadline_s: float) -> None:
+        """Connect; see `connect`, which is the way in."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self.client.connect(
+                    servers=[server.strip() for server in settings.nats_url.split(",")],
+                    user=settings.nats_user or None,
+                    password=settings.nats_password.get_secret_value() or None,
+                    name=self.replica,
+                    inbox_prefix=f"_INBOX_{self.name}",
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    pending_size=_PENDING_BYTES,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    closed_cb=self._on_closed,
+                )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await self.close()
+            refused = "uthoriz" in str(error)
+            raise Unavailable(
+                "the bus does not let this service in" if refused else "no NATS server answers",
+                remedy="Check KUBELORE_NATS_URL, _USER and _PASSWORD, and that the server runs.",
+            ) from error
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands at this moment."""
+        return self.client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message the server takes, in bytes."""
+        return self.client.max_payload
+
+    async def request(
+        self,
+        endpoint: Endpoint[Req, Resp],
+        message: Req,
+        *,
+        target: str | None = None,
+        deadline_s: float | None = None,
+    ) -> Resp:
+        """Ask an endpoint and return its answer, however large.
+
+        Raises the error the service raised, Unavailable when nobody serves the
+        endpoint or the bus is away, and DeadlineExceeded when no answer came in
+        `deadline_s` (the endpoint's own by default). The service stops working on
+        it at the same time.
+        """
+        subject = endpoint.subject(target)
+        budget = endpoint.deadline_s if deadline_s is None else deadline_s
+        headers = {wire.DEADLINE: str(max(1, int(budget * 1000)))}
+        with span(f"request {endpoint.service}.{endpoint.name}", kind=SpanKind.CLIENT):
+            inject(headers)
+            try:
+                async with asyncio.timeout(budget):
+                    reply = await self.ask(
+                        subject, msgspec.msgpack.encode(message), headers, deadline_s=budget
+                    )
+                    data = await self._whole(reply)
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"{subject}: no answer in {budget:g} s") from error
+        return msgspec.msgpack.decode(data, type=endpoint.response)
+
+    async def _whole(self, reply: Msg) -> bytes:
+        headers = reply.headers or {}
+        error = wire.error_of_reply(headers, reply.data)
+        if error is not None:
+            raise error
+        session = headers.get(wire.SESSION)
+        if session is None:
+            return reply.data
+        return await receive_reply(self, session, int(headers.get(wire.SIZE, "0")))
+
+    async def ask(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, deadline_s: float
+    ) -> Msg:
+        """One raw request; the client's errors become ours. For this package and for tests."""
+        if not self.client.is_connected:
+            raise Unavailable(f"{subject}: not connected to the bus", remedy="Is the NATS server reachable?")
+        if len(payload) > self.client.max_payload:
+            raise TooLarge(
+                f"{subject}: {len(payload)} bytes, at most {self.client.max_payload} fit one message"
+            )
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self.client.request(
+                    subject, payload, timeout=deadline_s, headers=dict(headers) if headers else None
+                )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise wire.bus_error(error, subject) from error
+
+    async def send(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+        """Publish one message nobody acknowledges; Unavailable while the bus is away or stalled."""
+        if not self.client.is_connected:
+            raise Unavailable(f"{subject}: not connected to the bus")
+        try:
+            async with asyncio.timeout(_API_DEADLINE_S):
+                await self.client.publish(subject, payload, reply=reply)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise wire.bus_error(error, subject) from error
+
+    async def store(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        deadline_s: float = _API_DEADLINE_S,
+    ) -> int:
+        """Publish to the stream that holds `subject`; returns the sequence once it is on disk.
+
+        Raises JetStreamRefused with the server's code.
+        """
+        reply = await self.ask(subject, payload, headers, deadline_s=deadline_s)
+        return _checked(reply.data, subject)["seq"]
+
+    async def jetstream(
+        self, call: str, body: Mapping[str, Any] | None = None, *, deadline_s: float = _API_DEADLINE_S
+    ) -> dict[str, Any]:
+        """Call the JetStream API (`STREAM.INFO.CHANGES`); raises JetStreamRefused with the server's code."""
+        payload = msgspec.json.encode(body) if body else b""
+        reply = await self.ask(f"$JS.API.{call}", payload, deadline_s=deadline_s)
+        return _checked(reply.data, call)
+
+    async def until_closed(self) -> None:
+        """Never return; raise Unavailable when the connection ended for good (credentials refused)."""
+        await self.closed.wait()
+        raise Unavailable(
+            "the bus closed the connection for good", remedy="Check this service's NATS credentials."
+        )
+
+    async def close(self) -> None:
+        """Send what is pending and disconnect; at most 5 s."""
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(_API_DEADLINE_S):
+                if self.client.is_connected:
+                    await self.client.flush(timeout=2)
+                await self.client.close()
+
+    async def _on_error(self, error: Exception) -> None:
+        log.warning("bus error", error=type(error).__name__, detail=str(error)[:300])
+
+    async def _on_disconnected(self) -> None:
+        log.warning("bus disconnected", replica=self.replica)
+
+    async def _on_reconnected(self) -> None:
+        log.info("bus reconnected", replica=self.replica)
+
+    async def _on_closed(self) -> None:
+        self.closed.set()
+
+
+def _checked(data: bytes, what: str) -> dict[str, Any]:
+    """The API's answer, or what it refused as an error."""
+    answer: dict[str, Any] = msgspec.json.decode(data)
+    error = answer.get("error")
+    if error:
+        code = error.get("err_code") or error.get("code") or 0
+        raise wire.JetStreamRefused(f"{what}: {error.get('description', 'refused')}", code=code)
+    return answer
