@@ -14,7 +14,7 @@ from kubelore.lab.recipes import IDLE, KUBERNETES, Recipe
 
 _FAKE_GO = """#!/bin/sh
 case "$1" in
-env) echo go1.26.0 ;;
+env) echo go1.26.0; echo local ;;
 build)
   echo build >> "$FAKE_GO_CALLS"
   [ -z "$FAKE_GO_FAILS" ] || { echo "main.go:1: broken" >&2; exit 1; }

@@ -41,6 +41,33 @@ async def test_a_killed_api_server_keeps_its_objects(lab_pair: LabPair) -> None:
     assert "survivor" in await kubectl("get", "configmaps", "-o", "name")
 
 
+async def test_a_killed_etcd_comes_back_with_its_objects(lab_pair: LabPair) -> None:
+    plane, kubectl = lab_pair.second, lab_pair.second.kubectl()
+    await kubectl("create", "configmap", "kept-by-etcd", "--from-literal=a=1")
+
+    await plane.kill("etcd")
+    refused = await kubectl.run("create", "configmap", "lost", "--from-literal=a=1", "--request-timeout=2s")
+    await plane.restart("etcd")
+
+    assert refused.code != 0
+    assert "kept-by-etcd" in await kubectl("get", "configmaps", "-o", "name")
+
+
+async def test_a_watch_may_begin_with_the_list(lab_pair: LabPair) -> None:
+    path = (
+        "/api/v1/namespaces?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+        "&allowWatchBookmarks=true&timeoutSeconds=2"
+    )
+
+    events = [
+        json.loads(line) for line in (await lab_pair.second.kubectl()("get", "--raw", path)).splitlines()
+    ]
+
+    end = next(event["object"] for event in events if event["type"] == "BOOKMARK")
+    assert end["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert "default" in [event["object"]["metadata"].get("name") for event in events]
+
+
 async def test_expired_history_answers_gone_to_a_watch_from_before(lab_pair: LabPair) -> None:
     plane, kubectl = lab_pair.first, lab_pair.first.kubectl()
     listed = json.loads(await kubectl("get", "configmaps", "-A", "-o", "json"))

@@ -145,7 +145,10 @@ class ControlPlane:
         await self._programs[component].kill()
 
     async def restart(self, component: Component) -> None:
-        """Start a component again, after ending it if it still runs; returns when it is ready."""
+        """Start a component again, after ending it if it still runs; returns when it is ready.
+
+        After etcd that includes the API server where it runs, which then must not be paused.
+        """
         await self._programs[component].stop(_STOP_SECONDS)
         await self._start(component)
 
@@ -181,6 +184,8 @@ class ControlPlane:
         self._programs[component].start()
         if component == "etcd":
             await self._wait(component, self._etcd_healthy)
+            if self._programs["apiserver"].running:
+                await self._wait("apiserver", self._api_ready)
         elif component == "apiserver":
             await self._wait(component, self._api_ready)
 

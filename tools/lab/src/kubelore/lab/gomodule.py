@@ -26,10 +26,11 @@ _UNVERSIONED = "v0.0.0"
 
 @dataclass(frozen=True)
 class Go:
-    """The Go toolchain of this machine."""
+    """The Go toolchain of this machine; `fixed` when it may not fetch a newer one of itself."""
 
     program: str
     version: str
+    fixed: bool = True
 
     @classmethod
     def find(cls) -> "Go":
@@ -41,12 +42,12 @@ class Go:
         program = shutil.which("go") or shutil.which("go", path=f"{root}/bin")
         if program is None:
             raise LabUnavailableError("no Go toolchain on this machine (go is not on the PATH)")
-        version = _run([program, "env", "GOVERSION"], Path("/"), _QUICK_SECONDS).strip().removeprefix("go")
-        return cls(program, version)
+        answer = _run([program, "env", "GOVERSION", "GOTOOLCHAIN"], Path("/"), _QUICK_SECONDS).split()
+        return cls(program, answer[0].removeprefix("go"), "local" in answer[1:])
 
     def require(self, wanted: str, module: str) -> None:
         """Raise LabUnavailableError when this Go is older than the `go` line of a module says."""
-        if _version_tuple(self.version) < _version_tuple(wanted):
+        if self.fixed and _version_tuple(self.version) < _version_tuple(wanted):
             raise LabUnavailableError(f"{module} needs Go {wanted}, this machine has {self.version}")
 
 
