@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,14 +105,13 @@ def _directory(context: typer.Context, data: Path | None) -> DataDirectory:
 def _print_status(
     directory: DataDirectory, running: RunningStack, processes: list[dict[str, object]]
 ) -> None:
-    from kubelore.cli.get import human_duration
     from kubelore.cli.output import print_table
 
     typer.echo(f"{running.phase} at {running.url} (process {running.pid}, data in {directory.root})\n")
     rows = []
     for process in processes:
         memory = process["memory_bytes"]
-        since = int(time.time() - float(str(process["since"])))
+        since = datetime.fromtimestamp(float(str(process["since"])), UTC).astimezone()
         rows.append(
             (
                 str(process["name"]),
@@ -120,10 +119,10 @@ def _print_status(
                 str(process["pid"]),
                 f"{memory / 1024**2:.0f} MB" if isinstance(memory, int) else "-",
                 str(process["restarts"]),
-                human_duration(max(since, 0)),
+                since.isoformat(" ", "seconds"),
             )
         )
-    print_table(("NAME", "STATE", "PID", "MEMORY", "RESTARTS", "FOR"), rows)
+    print_table(("NAME", "STATE", "PID", "MEMORY", "RESTARTS", "SINCE"), rows)
 
 
 def _stop(running: RunningStack) -> None:
