@@ -174,6 +174,14 @@ class Codec:
         number, length, *_ = _HEADER.unpack_from(packed)
         return self._generations[number].metadata(packed, length)
 
+    def lean(self, packed: bytes) -> bytes:
+        """A packed object without its managedFields: a quarter less to parse."""
+        number, length, at, _, managed_len = _HEADER.unpack_from(packed)
+        generation = self._generations[number]
+        rest = generation.rest(packed, length)
+        outer = len(rest) - managed_len
+        return b"".join((rest[:at], generation.metadata(packed, length), rest[at:outer]))
+
     def partial(self, packed: bytes) -> bytes:
         """A packed object as PartialObjectMetadata."""
         return partial_object(self.metadata(packed))

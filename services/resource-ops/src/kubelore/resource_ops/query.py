@@ -57,7 +57,7 @@ def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | No
         )
     selection, states = select(models, asked, state_of)
     rows = _take(models.index, selection, sort, after, asked.limit)
-    columns = Columns.of(models, selection.clusters, selection.types) if asked.view == "table" else None
+    columns = Columns.of(selection.clusters, selection.types) if asked.view == "table" else None
     if asked.objects:
         objects = render(rows, asked.view, columns, time.time() if now is None else now)
     else:
@@ -162,7 +162,7 @@ def fetch(
             continue
         name = row.home.type
         if view == "table" and name not in columns:
-            columns[name] = Columns.of(models, models.clusters.values(), {name})
+            columns[name] = Columns.of([models.clusters[row.home.cluster]], {name})
         found.extend(render((row,), view, columns.get(name), moment))
     return found
 
@@ -170,4 +170,4 @@ def fetch(
 def columns_of(models: ReadModel, clusters: Iterable[str], types: Iterable[str]) -> list[Column]:
     """The columns of the table view over these types, as a query would give them."""
     asked = [models.clusters[name] for name in clusters if name in models.clusters]
-    return Columns.of(models, asked, resolve(types, [model.types for model in asked])).definitions
+    return Columns.of(asked, resolve(types, [model.types for model in asked])).definitions

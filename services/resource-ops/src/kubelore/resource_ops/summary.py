@@ -13,7 +13,7 @@ from kubelore.resource_ops.read_model import ReadModel
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """How many of a selection's rows there are by each of four properties; properties with none are absent."""
+    """How many of a selection's rows there are by each of four properties; values with none are absent."""
 
     total: int
     clusters: dict[str, int]
