@@ -144,6 +144,16 @@ def test_logs_stay_bounded_and_keep_the_newest(
     assert b"".join(chunks).endswith(b"".join(file.read_bytes() for file in files))
 
 
+def test_the_tail_tells_of_this_run_only(tmp_path: Path) -> None:
+    log = RotatedLog(tmp_path / "gateway.log")
+    log.write(b"an older failure\n")
+    log.begin()
+    log.write(b"address in use\nno more tries\n")
+    assert log.tail() == "address in use\nno more tries"
+    assert log.tail(1) == "no more tries"
+    log.close()
+
+
 @given(text=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200)))
 def test_lines_get_their_prefix_however_they_arrive(text: bytes, cuts: list[int]) -> None:
     terminal = io.BytesIO()

@@ -1,17 +1,18 @@
 """One child process that never outlives its parent.
 
 On Linux the kernel kills the child when the process that started it dies, even
-by kill -9 (prctl PR_SET_PDEATHSIG). Every child leads a session of its own, so
-that Ctrl-C in a terminal reaches the supervisor only, which then stops things
-in their order, and so that what a child started can be killed with it.
+by kill -9; elsewhere what is left is ended at the next start. Every child leads
+a session of its own, so that Ctrl-C in a terminal reaches the supervisor only,
+which then stops things in their order, and so that what a child started can be
+killed with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,9 +24,7 @@ import psutil
 from kubelore.common.errors import Unavailable
 from kubelore.stack.output import Sink
 
-_PR_SET_PDEATHSIG = 1
 _CLOCK_TICK_S = 0.05
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class Child:
         """Start it. Raises `Unavailable` when the program is missing or cannot be run."""
         try:
             process = await asyncio.create_subprocess_exec(
+                *_ends_with_us(),
                 *command.argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -90,7 +90,6 @@ class Child:
                 env=dict(command.env) if command.env is not None else None,
                 cwd=command.cwd,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
             )
         except OSError as error:
             why = f"{command.argv[0]}: {error.strerror}"
@@ -133,17 +132,10 @@ class Child:
             sink(chunk)
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    libc = _LIBC
-    if libc is None:
-        return None
-
-    def ask_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask_kernel
+def _ends_with_us() -> tuple[str, ...]:
+    # setpriv (util-linux) rather than preexec_fn, which is unsafe in a process with threads.
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
 
 
 async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], within_s: float) -> None:

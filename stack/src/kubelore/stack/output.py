@@ -25,6 +25,11 @@ class RotatedLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._open()
         self._size = self._file.tell()
+        self._begun_at = self._size
+
+    def begin(self) -> None:
+        """A new run starts here: `tail` tells of nothing before it."""
+        self._begun_at = self._size
 
     def write(self, chunk: bytes) -> None:
         """Append; starts a new file first when this one would grow over its limit."""
@@ -34,9 +39,9 @@ class RotatedLog:
         self._size += len(chunk)
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines, for a message that says why a process ended."""
+        """The last lines of this run, for a message that says why a process ended."""
         with self.path.open("rb") as file:
-            file.seek(max(0, self._size - 64 * 1024))
+            file.seek(max(self._begun_at, self._size - 64 * 1024))
             return b"\n".join(file.read().splitlines()[-lines:]).decode(errors="replace")
 
     def close(self) -> None:
@@ -50,7 +55,7 @@ class RotatedLog:
             if older.exists():
                 older.replace(self.path.with_name(f"{self.path.name}.{number}"))
         self._file = self._open()
-        self._size = 0
+        self._size = self._begun_at = 0
 
     def _open(self) -> BinaryIO:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

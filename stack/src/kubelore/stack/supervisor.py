@@ -173,6 +173,7 @@ class Supervisor:
 
     async def _start_one(self, kept: _Kept) -> None:
         self._enter(kept, "starting")
+        kept.log.begin()
         try:
             kept.child = await Child.start(kept.program.command(), kept.write)
             self._changed()

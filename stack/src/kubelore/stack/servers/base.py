@@ -56,6 +56,7 @@ class Server:
         """
         await self.prepare()
         self._log = self._log or RotatedLog(self.directory / f"{self.name}.log")
+        self._log.begin()
         self._child = await Child.start(self.command(), self._log.write)
         try:
             await until_ready(self._child, self.probe, self.ready_within_s)
