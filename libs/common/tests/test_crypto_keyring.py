@@ -69,7 +69,7 @@ def test_a_loaded_keyring_opens_what_the_first_sealed(path: Path) -> None:
 def test_a_missing_keyring_says_what_to_do(path: Path) -> None:
     with pytest.raises(KeyringError, match="no keyring file") as caught:
         Keyring.load(path)
-    assert "backup" in str(caught.value.remedy)
+    assert "export" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize("too_open", [0o640, 0o604, 0o660, 0o602, 0o777])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-MAX_CONTEXT_BYTES = 2048
+MAX_CONTEXT_BYTES = 0xFFFF
 
 
 def bound(label: bytes, *parts: bytes | str) -> bytes:
     """The parts behind each other, each with its length, so that no two lists of parts give the same bytes.
 
-    A part is at most 2,048 bytes in UTF-8. Raises ValueError.
+    A part is at most 65,535 bytes in UTF-8. Raises ValueError.
     """
     out = [label]
     for part in parts:

@@ -50,7 +50,7 @@ def read_private(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise KeyringError(
             f"There is no keyring file {path}.",
-            remedy="Create it with `kubelore keyring create`, or bring it back from your backup.",
+            remedy="Bring it back from your export of the keyrings; on a first start, `kubelore up` makes it.",
         ) from error
     except OSError as error:
         raise KeyringError(

@@ -10,6 +10,9 @@ single-shot use. A box says nothing about who sealed it.
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
 import hashlib
 
 from cryptography.exceptions import InvalidTag
@@ -38,6 +41,14 @@ class Recipient:
             raise Invalid(f"An X25519 public key has 32 bytes, not {len(public_key)}.")
         self.public_key = bytes(public_key)
         self._key = X25519PublicKey.from_public_bytes(self.public_key)
+
+    @classmethod
+    def load(cls, path: Path) -> Recipient:
+        """The public half in the `.pub` file beside a keyring. Raises Invalid when it holds none."""
+        try:
+            return cls(base64.b64decode(path.read_bytes(), validate=True))
+        except (OSError, ValueError) as error:
+            raise Invalid(f"{path} holds no public key.", remedy="Is this the keyring folder?") from error
 
     def __repr__(self) -> str:
         return f"Recipient({recipient_id(self.public_key).hex()})"

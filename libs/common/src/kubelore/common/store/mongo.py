@@ -95,8 +95,9 @@ class Database:
 
     async def ping(self) -> None:
         """See that the database answers and takes the credentials. Raises Unavailable, DeadlineExceeded."""
+        # MongoDB's own `ping` answers without credentials too; a read does not.
         with translated(self._database.name):
-            await self._database.command({"ping": 1})
+            await self._database.command({"find": "ping", "limit": 1, "singleBatch": True})
 
     async def close(self) -> None:
         """Close every connection."""
