@@ -42,7 +42,9 @@ def test_a_recovery_is_told_at_the_first_answer_after_the_fall() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=200), st.integers())
-def test_probes_never_rest_longer_than_the_limit_and_verdicts_alternate(outcomes: list[bool], seed: int) -> None:
+def test_probes_never_rest_longer_than_the_limit_and_verdicts_alternate(
+    outcomes: list[bool], seed: int
+) -> None:
     state = ProbeState(random=random.Random(seed))
     verdicts = []
     for reachable in outcomes:

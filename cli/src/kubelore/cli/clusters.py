@@ -47,15 +47,25 @@ def show(context: typer.Context, name: str, output: Output = "yaml") -> None:
 @app.command()
 def add(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="A DNS label. Made from the context when not given.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A DNS label. Made from the context when not given.")
+    ] = None,
     from_kubeconfig: Annotated[
         Path | None,
-        typer.Option("--from-kubeconfig", help="Kubeconfig to read; $KUBECONFIG or ~/.kube/config when not given."),
+        typer.Option(
+            "--from-kubeconfig", help="Kubeconfig to read; $KUBECONFIG or ~/.kube/config when not given."
+        ),
     ] = None,
-    kube_context: Annotated[str | None, typer.Option("--context", help="Which context of the kubeconfig.")] = None,
-    all_contexts: Annotated[bool, typer.Option("--all-contexts", help="Add every context that can be used.")] = False,
+    kube_context: Annotated[
+        str | None, typer.Option("--context", help="Which context of the kubeconfig.")
+    ] = None,
+    all_contexts: Annotated[
+        bool, typer.Option("--all-contexts", help="Add every context that can be used.")
+    ] = False,
     display_name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    provider: Annotated[str | None, typer.Option(help="aws, huawei, aliyun, tencent, azure, google or other.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="aws, huawei, aliyun, tencent, azure, google or other.")
+    ] = None,
     region: Annotated[str | None, typer.Option(help="Detected from node labels when not given.")] = None,
     group: Annotated[str | None, typer.Option(help="Group to put the cluster in.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; repeat for more.")] = None,
@@ -90,7 +100,9 @@ def add(
 @app.command()
 def inspect(
     context: typer.Context,
-    from_kubeconfig: Annotated[Path | None, typer.Option("--from-kubeconfig", help="Kubeconfig to read.")] = None,
+    from_kubeconfig: Annotated[
+        Path | None, typer.Option("--from-kubeconfig", help="Kubeconfig to read.")
+    ] = None,
     output: Output = "table",
 ) -> None:
     """Look into a kubeconfig without onboarding anything."""
@@ -168,7 +180,13 @@ def _row(item: dict[str, Any], wide: bool) -> tuple[str, ...]:
     )
     if not wide:
         return short
-    return (*short, item["group"] or "-", ",".join(item["tags"]) or "-", item["server"], item["status_detail"] or "-")
+    return (
+        *short,
+        item["group"] or "-",
+        ",".join(item["tags"]) or "-",
+        item["server"],
+        item["status_detail"] or "-",
+    )
 
 
 def _step(step: dict[str, Any]) -> tuple[str, ...]:
@@ -180,7 +198,7 @@ def _step(step: dict[str, Any]) -> tuple[str, ...]:
 def _read_kubeconfig(path: Path | None) -> str:
     import os
 
-    from kubelore.common.kube.kubeconfig import inline_kubeconfig
+    from kubelore.common.kube import inline_kubeconfig
 
     if path is None:
         first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
@@ -206,7 +224,9 @@ def _contexts(api: Api, text: str, chosen: str | None, every: bool) -> list[dict
         raise typer.BadParameter(f"choose a context with --context: {', '.join(c['name'] for c in contexts)}")
     match = [found for found in contexts if found["name"] == wanted]
     if not match:
-        raise typer.BadParameter(f"no context named {wanted!r}; there are: {', '.join(c['name'] for c in contexts)}")
+        raise typer.BadParameter(
+            f"no context named {wanted!r}; there are: {', '.join(c['name'] for c in contexts)}"
+        )
     return match
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from kubelore.cli.connection import Api, connect
 from kubelore.cli.output import print_document, print_table, warn
-from kubelore.cli.selection import AllNamespaces, Cluster, FieldSelector, Format, Namespace, Output, Selector, namespaces
+from kubelore.cli.selection import (
+    AllNamespaces,
+    Cluster,
+    FieldSelector,
+    Format,
+    Namespace,
+    Output,
+    Selector,
+    namespaces,
+)
 
 PAGE = 500
 _LIST = "/api/k8s/unified/resources"
@@ -18,17 +26,25 @@ _LIST = "/api/k8s/unified/resources"
 
 def get(
     context: typer.Context,
-    types: Annotated[str, typer.Argument(metavar="TYPE[,TYPE]", help="As kubectl names them: pods, deploy, svc ...")],
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME ...]", help="Only objects of these names.")] = None,
+    types: Annotated[
+        str, typer.Argument(metavar="TYPE[,TYPE]", help="As kubectl names them: pods, deploy, svc ...")
+    ],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Only objects of these names.")
+    ] = None,
     cluster: Cluster = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
     field_selector: FieldSelector = "",
     search: Annotated[str, typer.Option(help="Substring of name, labels, annotations or images.")] = "",
-    sort_by: Annotated[str, typer.Option(help="name, namespace, cluster, type, created or phase; -created for newest.")] = "",
+    sort_by: Annotated[
+        str, typer.Option(help="name, namespace, cluster, type, created or phase; -created for newest.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=0, help="At most so many objects; 0 for all.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Leave out rows of clusters that are not live.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Leave out rows of clusters that are not live.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """List objects across clusters.
@@ -44,7 +60,9 @@ def get(
         "fields": _with_names(field_selector, names or []),
         "sort": sort_by or "cluster",
         "stale": "exclude" if fresh else "include",
-        "view": "table" if output in (Format.TABLE, Format.WIDE) else ("metadata" if output == Format.NAME else "object"),
+        "view": "table"
+        if output in (Format.TABLE, Format.WIDE)
+        else ("metadata" if output == Format.NAME else "object"),
         "search": search,
     }
     with connect(context) as api:
@@ -54,7 +72,13 @@ def get(
     if not items:
         warn(_nothing_found(query, names or []))
         raise typer.Exit(1 if names else 0)
-    _print(items, pages[0].get("columns") or [], output, all_namespaces or "," in namespace, single=len(names or []) == 1)
+    _print(
+        items,
+        pages[0].get("columns") or [],
+        output,
+        all_namespaces or "," in namespace,
+        single=len(names or []) == 1,
+    )
 
 
 def _with_names(field_selector: str, names: list[str]) -> str:
@@ -94,7 +118,11 @@ def _nothing_found(query: dict[str, Any], names: list[str]) -> str:
 
 
 def _print(
-    items: list[dict[str, Any]], columns: list[dict[str, Any]], output: Format, with_namespace: bool, single: bool
+    items: list[dict[str, Any]],
+    columns: list[dict[str, Any]],
+    output: Format,
+    with_namespace: bool,
+    single: bool,
 ) -> None:
     if output in (Format.JSON, Format.YAML):
         whole = items[0]["object"] if single and len(items) == 1 else _as_list(items)
@@ -115,60 +143,21 @@ def _as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
-def _print_rows(items: list[dict[str, Any]], columns: list[dict[str, Any]], wide: bool, with_namespace: bool) -> None:
+def _print_rows(
+    items: list[dict[str, Any]], columns: list[dict[str, Any]], wide: bool, with_namespace: bool
+) -> None:
     kinds = {item["id"].split(":", 3)[1] for item in items}
     shown = [index for index, column in enumerate(columns) if wide or column["priority"] == 0]
-    header = ["CLUSTER", *(["NAMESPACE"] if with_namespace else []), *(columns[i]["name"].upper() for i in shown)]
+    header = [
+        "CLUSTER",
+        *(["NAMESPACE"] if with_namespace else []),
+        *(columns[i]["name"].upper() for i in shown),
+    ]
     rows = []
     for item in items:
         _, kind, namespace, _ = item["id"].split(":", 3)
-        cells = [_cell(item["object"]["cells"][i], columns[i]) for i in shown]
+        cells = ["<none>" if item["object"][i] is None else str(item["object"][i]) for i in shown]
         if len(kinds) > 1:
             cells[0] = f"{kind}/{cells[0]}"
         rows.append([item["cluster"], *([namespace] if with_namespace else []), *cells])
     print_table(header, rows)
-
-
-def _cell(value: Any, column: dict[str, Any]) -> str:
-    if value is None:
-        return "<none>"
-    if column["type"] == "date" and isinstance(value, str):
-        return age(value)
-    return str(value)
-
-
-def age(timestamp: str, now: datetime | None = None) -> str:
-    """How long ago, in kubectl's short form (duration.HumanDuration of apimachinery)."""
-    try:
-        then = datetime.fromisoformat(timestamp)
-    except ValueError:
-        return timestamp
-    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
-    if seconds < -1:
-        return "<invalid>"
-    return human_duration(max(seconds, 0))
-
-
-def human_duration(seconds: int) -> str:
-    """Seconds as kubectl shows them: two units while the larger is small, one beyond."""
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return _two(minutes, "m", seconds % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if hours < 192:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    years = days // 365
-    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
-
-
-def _two(large: int, unit: str, small: int, small_unit: str) -> str:
-    return f"{large}{unit}{small}{small_unit}" if small else f"{large}{unit}"

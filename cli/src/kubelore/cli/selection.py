@@ -25,7 +25,9 @@ Selector = Annotated[str, typer.Option("--selector", "-l", help="Label selector,
 FieldSelector = Annotated[str, typer.Option("--field-selector", help="Field selector, as kubectl's.")]
 Cluster = Annotated[
     list[str] | None,
-    typer.Option("--cluster", "-c", help="Cluster, group:NAME or tag:NAME; repeat or separate by commas. Default: all."),
+    typer.Option(
+        "--cluster", "-c", help="Cluster, group:NAME or tag:NAME; repeat or separate by commas. Default: all."
+    ),
 ]
 
 

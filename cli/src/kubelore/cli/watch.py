@@ -12,7 +12,16 @@ import typer
 
 from kubelore.cli.connection import Api, ApiError, connect
 from kubelore.cli.output import warn
-from kubelore.cli.selection import AllNamespaces, Cluster, FieldSelector, Format, Namespace, Output, Selector, namespaces
+from kubelore.cli.selection import (
+    AllNamespaces,
+    Cluster,
+    FieldSelector,
+    Format,
+    Namespace,
+    Output,
+    Selector,
+    namespaces,
+)
 
 RETRY_S = 1.0
 RETRY_LIMIT_S = 15.0
@@ -20,13 +29,17 @@ RETRY_LIMIT_S = 15.0
 
 def watch(
     context: typer.Context,
-    types: Annotated[str, typer.Argument(metavar="[TYPE,TYPE]", help="As kubectl names them; every type when empty.")] = "",
+    types: Annotated[
+        str, typer.Argument(metavar="[TYPE,TYPE]", help="As kubectl names them; every type when empty.")
+    ] = "",
     cluster: Cluster = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
     field_selector: FieldSelector = "",
-    since: Annotated[str, typer.Option(help="Begin at the `watch_from` of a list, or at an event's id.")] = "",
+    since: Annotated[
+        str, typer.Option(help="Begin at the `watch_from` of a list, or at an event's id.")
+    ] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Show every change across clusters until Ctrl-C: who was added, modified or deleted where."""
@@ -53,6 +66,7 @@ def _events(api: Api, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, An
             for event_id, name, data in api.events("/api/k8s/unified/watch", last_event_id=position, **query):
                 position, delay = event_id or position, RETRY_S
                 yield name, data
+            delay = RETRY_S
         except ApiError as error:
             if not error.transient:
                 raise

@@ -110,7 +110,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 @contextmanager
 def span(
-    name: str, *, kind: SpanKind = SpanKind.INTERNAL, carrier: Mapping[str, str] | None = None, **attributes: Any
+    name: str,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    carrier: Mapping[str, str] | None = None,
+    **attributes: Any,
 ) -> Iterator[Span]:
     """One step of a trace; with a `carrier` (headers that arrived) it continues the sender's trace."""
     parent = propagate.extract(carrier) if carrier else None
@@ -126,6 +130,13 @@ def span(
 def inject(headers: MutableMapping[str, str]) -> None:
     """Write the current trace into headers about to be sent."""
     propagate.inject(headers)
+
+
+def outgoing() -> dict[str, str]:
+    """Headers that carry the current trace to whoever is called next; empty outside of one."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
 
 
 def current_trace_id() -> str:

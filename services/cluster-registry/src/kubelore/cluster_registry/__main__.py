@@ -24,15 +24,18 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
     database = await open_database(settings)
     bus = await buses.connect(settings, name=SERVICE)
     try:
-        await bus.ensure_streams()
+        await buses.ensure_streams(bus)
         repository = ClusterRepository(database)
         await repository.prepare()
         registry = Registry(repository, keyring, policy, bus)
         service = endpoints(bus, registry)
         await service.start()
         background = [
-            asyncio.create_task(probe_under_lease(buses.Leases(bus), Prober(registry, repository, policy, bus))),
+            asyncio.create_task(
+                probe_under_lease(buses.Leases(bus), Prober(registry, repository, policy, bus))
+            ),
             asyncio.create_task(record_syncs(bus, repository)),
+            asyncio.create_task(bus.until_closed()),
         ]
         await process.until_stopped_or_failed(stopping, background)
         await service.stop()

@@ -17,7 +17,7 @@ from kubelore.common.bus import Bus
 from kubelore.common.contracts.clusters import ClusterEvent, ListClusters, cluster_event_subject
 from kubelore.common.errors import KubeloreError, NotFound, Unauthenticated
 from kubelore.common.kube import AddressPolicy, KubeClient
-from kubelore.common.telemetry import get_logger
+from kubelore.common.telemetry import get_logger, outgoing
 
 log = get_logger(__name__)
 
@@ -27,7 +27,9 @@ ROSTER_S = 5.0
 class Prober:
     """Keeps one probing task per cluster for as long as it runs."""
 
-    def __init__(self, registry: Registry, repository: ClusterRepository, policy: AddressPolicy, bus: Bus) -> None:
+    def __init__(
+        self, registry: Registry, repository: ClusterRepository, policy: AddressPolicy, bus: Bus
+    ) -> None:
         self._registry = registry
         self._repository = repository
         self._policy = policy
@@ -72,7 +74,9 @@ class Prober:
         with suppress(NotFound):
             cluster, sealed = await self._repository.credentials(name)
             state = ProbeState()
-            async with KubeClient(self._registry.access(cluster, sealed), self._policy) as client:
+            async with KubeClient(
+                self._registry.access(cluster, sealed), self._policy, headers=outgoing
+            ) as client:
                 while True:
                     error = await _probe(client)
                     verdict, delay = state.observe(error is None)

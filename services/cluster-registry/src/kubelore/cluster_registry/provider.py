@@ -46,16 +46,20 @@ def detect_provider(server: str, nodes: Iterable[tuple[str, Mapping[str, str]]] 
     are believed before the address, which a proxy or a private name hides.
     """
     for provider_id, labels in nodes:
-        found = _by_prefix(provider_id, _PROVIDER_ID_PREFIXES)
+        found: Provider | None = _by_prefix(provider_id, _PROVIDER_ID_PREFIXES)
         if found is None:
-            found = next((hit for label in labels if (hit := _by_prefix(label, _NODE_LABEL_PREFIXES))), None)
+            hits = (_by_prefix(label, _NODE_LABEL_PREFIXES) for label in labels)
+            found = next((hit for hit in hits if hit is not None), None)
         if found is None and ".i-" in provider_id and "://" not in provider_id:
             # Aliyun's controller writes "<region>.<instance>" with no scheme.
-            found = "aliyun"
+            return "aliyun"
         if found is not None:
             return found
     host = urlsplit(server).hostname or ""
-    return next((provider for suffix, provider in _HOST_SUFFIXES if host.endswith(suffix)), "other")
+    for suffix, provider in _HOST_SUFFIXES:
+        if host.endswith(suffix):
+            return provider
+    return "other"
 
 
 def detect_region(nodes: Iterable[tuple[str, Mapping[str, str]]]) -> str:
@@ -68,4 +72,7 @@ def detect_region(nodes: Iterable[tuple[str, Mapping[str, str]]]) -> str:
 
 
 def _by_prefix(text: str, table: tuple[tuple[str, Provider], ...]) -> Provider | None:
-    return next((provider for prefix, provider in table if text.startswith(prefix)), None)
+    for prefix, provider in table:
+        if text.startswith(prefix):
+            return provider
+    return None

@@ -19,8 +19,8 @@ from kubelore.common.contracts.clusters import (
     ConnectionTest,
     Credentials,
     Empty,
-    InspectKubeconfig,
     Inspection,
+    InspectKubeconfig,
     ListClusters,
     PublicKey,
     Removed,
@@ -33,12 +33,12 @@ from kubelore.common.kube import (
     AddressPolicy,
     ClusterAccess,
     KubeClient,
-    ResourceType,
     inspect_kubeconfig,
     read_kubeconfig,
 )
+from kubelore.common.kube.well_known import NODES, cluster_uid
+from kubelore.common.telemetry import outgoing
 
-_NODES = ResourceType.core("nodes", "Node", namespaced=False)
 _SAMPLED_NODES = 20
 
 
@@ -58,7 +58,9 @@ class _Node(msgspec.Struct):
 class Registry:
     """What the bus endpoints call; every method is one use of the registry."""
 
-    def __init__(self, repository: ClusterRepository, keyring: Keyring, policy: AddressPolicy, bus: Bus) -> None:
+    def __init__(
+        self, repository: ClusterRepository, keyring: Keyring, policy: AddressPolicy, bus: Bus
+    ) -> None:
         self._repository = repository
         self._keyring = keyring
         self._policy = policy
@@ -119,14 +121,17 @@ class Registry:
     async def test(self, request: ClusterRef) -> ConnectionTest:
         """Try the connection now, step by step; raises NotFound."""
         cluster, sealed = await self._repository.credentials(check_cluster_name(request.id))
-        async with KubeClient(self.access(cluster, sealed), self._policy) as client:
+        async with KubeClient(self.access(cluster, sealed), self._policy, headers=outgoing) as client:
             return await client.test(cluster.name)
 
     async def credentials(self, request: ClusterRef) -> Credentials:
         """The sealed credentials, for the services that hold the clusters keyring."""
         cluster, sealed = await self._repository.credentials(check_cluster_name(request.id))
         return Credentials(
-            id=cluster.id, generation=cluster.generation, kube_system_uid=cluster.kube_system_uid, sealed=sealed
+            id=cluster.id,
+            generation=cluster.generation,
+            kube_system_uid=cluster.kube_system_uid,
+            sealed=sealed,
         )
 
     def access(self, cluster: ClusterConnection, sealed: bytes) -> ClusterAccess:
@@ -138,20 +143,23 @@ class Registry:
         try:
             return self._keyring.open_box(box, context=f"kubeconfig:{purpose}").decode()
         except IntegrityError as error:
-            raise Invalid("the kubeconfig was not sealed to this registry", remedy="Send it again.") from error
+            raise Invalid(
+                "the kubeconfig was not sealed to this registry", remedy="Send it again."
+            ) from error
         except UnicodeDecodeError as error:
             raise Invalid("the kubeconfig is not UTF-8 text") from error
 
     async def _meet(self, request: AddCluster, access: ClusterAccess) -> ClusterConnection:
-        async with KubeClient(access, self._policy) as client:
+        async with KubeClient(access, self._policy, headers=outgoing) as client:
             try:
                 version = await client.version()
-                uid = await client.cluster_uid()
+                uid = await cluster_uid(client)
                 nodes = await _sample_nodes(client)
             except Unavailable as error:
                 raise Unavailable(
                     f"{access.server} cannot be reached: {error.detail}",
-                    remedy=error.remedy or "Check the address and the network between Kubelore and the cluster.",
+                    remedy=error.remedy
+                    or "Check the address and the network between Kubelore and the cluster.",
                 ) from error
         now = iso_utc(time.time())
         return ClusterConnection(
@@ -212,7 +220,7 @@ class Registry:
 
 async def _sample_nodes(client: KubeClient) -> list[tuple[str, dict[str, str]]]:
     try:
-        page = await client.list(_NODES, limit=_SAMPLED_NODES)
+        page = await client.list(NODES, limit=_SAMPLED_NODES)
     except Forbidden:
         return []
     nodes = [msgspec.json.decode(raw, type=_Node) for raw in page.items]
@@ -222,5 +230,3 @@ async def _sample_nodes(client: KubeClient) -> list[tuple[str, dict[str, str]]]:
 def iso_utc(at: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-

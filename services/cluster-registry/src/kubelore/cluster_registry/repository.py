@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,8 +25,8 @@ class ClusterRepository:
 
     async def prepare(self) -> None:
         """Make the indexes that the queries below use."""
-        await self._clusters.ensure_index("tags")
-        await self._clusters.ensure_index("group")
+        await self._clusters.ensure_index([("tags", 1)])
+        await self._clusters.ensure_index([("group", 1)])
 
     async def insert(self, cluster: ClusterConnection, sealed: bytes) -> None:
         """Store a new cluster; raises AlreadyExists when the name is taken."""
@@ -42,7 +43,8 @@ class ClusterRepository:
 
     async def update(self, name: str, **fields: Any) -> None:
         """Set some fields of a cluster; one that is gone meanwhile stays gone."""
-        await self._clusters.update(name, fields)
+        with suppress(NotFound):
+            await self._clusters.update(name, fields)
 
     async def page(self, query: ListClusters) -> ClusterPage:
         """One page by name."""
@@ -50,8 +52,9 @@ class ClusterRepository:
         if query.tag:
             where["tags"] = query.tag
         limit = max(1, min(query.limit, MAX_PAGE))
+        after = [query.after] if query.after else None
         total = await self._clusters.count(where)
-        documents = await self._clusters.find(where, limit=limit + 1, after=query.after)
+        documents = await self._clusters.find(where, limit=limit + 1, after=after)
         items = [_read(document) for document in documents[:limit]]
         more = len(documents) > limit
         return ClusterPage(items=items, total=total, next=items[-1].name if more else None)
@@ -86,7 +89,9 @@ class ClusterRepository:
 
     async def remember_former(self, cluster: ClusterConnection, removed_at: str) -> None:
         """Keep the name and identity of a removed cluster, since its history stays under them."""
-        await self._former.put(cluster.name, {"uid": cluster.kube_system_uid, "removed_at": removed_at})
+        await self._former.put(
+            {"_id": cluster.name, "uid": cluster.kube_system_uid, "removed_at": removed_at}
+        )
 
     async def former_uid(self, name: str) -> str | None:
         """The identity that a removed cluster of this name had, None when there was none."""

@@ -21,7 +21,7 @@ LEASE_RETRY_S = 3.0
 
 def endpoints(bus: Bus, registry: Registry) -> Service:
     """The ADR-32 service with every endpoint of the contract."""
-    service = bus.service(clusters.SERVICE, VERSION)
+    service = Service(bus, clusters.SERVICE, VERSION)
     service.serve(clusters.RECIPIENT, registry.recipient)
     service.serve(clusters.INSPECT, registry.inspect)
     service.serve(clusters.ADD, registry.add)
@@ -59,4 +59,3 @@ async def record_syncs(bus: Bus, repository: ClusterRepository) -> None:
             last_sync_time=iso_utc(event.at),
             resource_count=event.resource_count,
         )
-

@@ -27,7 +27,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     keyring = Keyring.load(settings.keyring_dir / "gateway.json")
     bus = await buses.connect(settings, name="gateway")
     try:
-        await bus.ensure_streams()
+        await buses.ensure_streams(bus)
         roster = Roster(bus, buses.Leases(bus))
         continuation = Continuation(keyring.sealer("continue"))
         app = build_app(settings, bus, roster, buses.Feed(bus), continuation)
@@ -44,7 +44,11 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve())
-        background = [asyncio.create_task(roster.run()), asyncio.create_task(_ends_with(serving))]
+        background = [
+            asyncio.create_task(roster.run()),
+            asyncio.create_task(bus.until_closed()),
+            asyncio.create_task(_ends_with(serving)),
+        ]
         log.info("gateway listens", host=settings.gateway_host, port=settings.gateway_port)
         try:
             await process.until_stopped_or_failed(stopping, background)

@@ -50,5 +50,7 @@ class Authentication:
             return Unauthenticated("no bearer token", remedy="Send 'Authorization: Bearer <token>'.")
         given = hashlib.sha256(token.strip().encode()).digest()
         if not hmac.compare_digest(given, self._digest):
-            return Unauthenticated("the token is not valid", remedy="Use the token that `kubelore up` printed.")
+            return Unauthenticated(
+                "the token is not valid", remedy="Use the token that `kubelore up` printed."
+            )
         return None

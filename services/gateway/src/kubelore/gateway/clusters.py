@@ -46,7 +46,11 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         return Sealed(kubeconfig=box, context=context)
 
     @router.post(
-        "/add", status_code=201, response_model=Cluster, summary="Onboard a cluster", responses=documented(409, 422)
+        "/add",
+        status_code=201,
+        response_model=Cluster,
+        summary="Onboard a cluster",
+        responses=documented(409, 422),
     )
     async def add(body: AddClusterBody, caller: Annotated[Caller, CallerOf]) -> Response:
         name = check_cluster_name(body.name)
@@ -99,7 +103,10 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         return _json(_public(await bus.request(clusters.GET, ClusterRef(check_cluster_name(cluster)))))
 
     @router.delete(
-        "/{cluster}", status_code=204, summary="Remove a cluster; its history stays", responses=documented(404)
+        "/{cluster}",
+        status_code=204,
+        summary="Remove a cluster; its history stays",
+        responses=documented(404),
     )
     async def remove(cluster: ClusterName, caller: Annotated[Caller, CallerOf]) -> Response:
         await bus.request(clusters.REMOVE, ClusterRef(check_cluster_name(cluster), actor=caller.subject))

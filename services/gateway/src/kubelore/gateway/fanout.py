@@ -18,7 +18,18 @@ import msgspec
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.identity import ResourceId
-from kubelore.common.contracts.resources import ClusterState, Fetch, Get, Object, Page, Query, ResolvedTypes, ResolveTypes, Row, SortKey
+from kubelore.common.contracts.resources import (
+    ClusterState,
+    Fetch,
+    Get,
+    Object,
+    Page,
+    Query,
+    ResolvedTypes,
+    ResolveTypes,
+    Row,
+    SortKey,
+)
 from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, NotFound, Unavailable
 from kubelore.gateway.roster import Roster
 
@@ -75,7 +86,8 @@ class FanOut:
 
     async def _ask(self, owned: dict[str, list[str]], query: Query) -> list[Page]:
         requests = [
-            self._ask_one(owner, msgspec.structs.replace(query, clusters=names)) for owner, names in owned.items()
+            self._ask_one(owner, msgspec.structs.replace(query, clusters=names))
+            for owner, names in owned.items()
         ]
         answers = await asyncio.gather(*requests)
         refused = [answer for answer in answers if isinstance(answer, BadRequest)]
@@ -120,6 +132,8 @@ def _merge(pages: Sequence[Page], query: Query, lost: list[ClusterState]) -> Pag
     descending = query.sort.startswith("-")
     ordered = heapq.merge(*(page.rows for page in pages), key=lambda row: row.key, reverse=descending)
     rows = list(islice(ordered, query.limit))
-    states = sorted([*lost, *(state for page in pages for state in page.clusters)], key=lambda state: state.name)
+    states = sorted(
+        [*lost, *(state for page in pages for state in page.clusters)], key=lambda state: state.name
+    )
     columns = next((page.columns for page in pages if page.columns), [])
     return Page(rows=rows, clusters=states, total=sum(page.total for page in pages), columns=columns)

@@ -26,7 +26,9 @@ class Problem(BaseModel):
     type: str = Field("about:blank", description="Always about:blank: `reason` tells the kinds apart.")
     title: str = Field(description="The HTTP status in words.")
     status: int
-    reason: str = Field(description="Machine-readable, as in a Kubernetes Status: NotFound, Conflict, Invalid ...")
+    reason: str = Field(
+        description="Machine-readable, as in a Kubernetes Status: NotFound, Conflict, Invalid ..."
+    )
     detail: str = Field(description="What went wrong, for a person.")
     remedy: str | None = Field(None, description="What to do about it.")
     code: str | None = Field(None, description="For a refused kubeconfig: the rule that refused it.")
@@ -73,7 +75,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         faults = [
-            {"where": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
+            {"where": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
+            for fault in error.errors()
         ]
         detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in faults[:5])
         return problem_response(BadRequest(detail, faults=faults[:50]))

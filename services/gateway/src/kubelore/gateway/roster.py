@@ -66,7 +66,9 @@ class Roster:
             elif check_cluster_name(selector) in self._clusters:
                 chosen.add(selector)
             else:
-                raise NotFound(f"there is no cluster named {selector!r}", remedy="`kubelore clusters` lists them.")
+                raise NotFound(
+                    f"there is no cluster named {selector!r}", remedy="`kubelore clusters` lists them."
+                )
         return sorted(chosen if wanted else self._clusters)
 
     def known(self, name: str) -> bool:

@@ -16,7 +16,9 @@ class AddClusterBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(description="A DNS label; the cluster's id from now on.", examples=["prod-eu"])
-    kubeconfig: str = Field(max_length=1_000_000, description="The kubeconfig as YAML text, credentials inline.")
+    kubeconfig: str = Field(
+        max_length=1_000_000, description="The kubeconfig as YAML text, credentials inline."
+    )
     context: str | None = Field(None, description="Which context, when there are several.")
     display_name: str | None = Field(None, max_length=200)
     provider: Provider | None = Field(None, description="Detected when not given.")
@@ -24,8 +26,12 @@ class AddClusterBody(BaseModel):
     group: str | None = Field(None, max_length=100)
     tags: list[str] = Field([], max_length=50)
     description: str | None = Field(None, max_length=2000)
-    allow_duplicate: bool = Field(False, description="Add a cluster that is onboarded under another name already.")
-    new_history: bool = Field(False, description="Archive the history of a removed cluster that had this name.")
+    allow_duplicate: bool = Field(
+        False, description="Add a cluster that is onboarded under another name already."
+    )
+    new_history: bool = Field(
+        False, description="Archive the history of a removed cluster that had this name."
+    )
 
 
 class InspectBody(BaseModel):

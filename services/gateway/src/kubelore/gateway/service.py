@@ -60,7 +60,9 @@ def _health(app: FastAPI, bus: Bus, roster: Roster) -> None:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        missing = [name for name, fine in (("bus", bus.connected), ("cluster-registry", roster.ready)) if not fine]
+        missing = [
+            name for name, fine in (("bus", bus.connected), ("cluster-registry", roster.ready)) if not fine
+        ]
         text = "ok" if not missing else f"waiting for {', '.join(missing)}"
         return Response(text, 503 if missing else 200, media_type="text/plain")
 

@@ -12,12 +12,14 @@ from kubelore.common.settings import CommonSettings
 class GatewaySettings(CommonSettings):
     """Where the gateway listens and how its administrator proves who he is."""
 
-    gateway_host: str = Field("127.0.0.1", description="Address to listen on.")
-    gateway_port: int = Field(8800, description="Port to listen on.")
-    admin_token: SecretStr = Field(SecretStr(""), description="The administrator's token; wins over the file.")
-    admin_token_file: Path | None = Field(None, description="File that holds the administrator's token.")
-    max_body_bytes: int = Field(8 * 1024 * 1024, description="Largest request body accepted.")
-    max_watches: int = Field(500, description="Watch streams open at once.")
+    gateway_host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    gateway_port: int = Field(default=8800, description="Port to listen on.")
+    admin_token: SecretStr = Field(
+        SecretStr(""), description="The administrator's token; wins over the file."
+    )
+    admin_token_file: Path | None = Field(default=None, description="File that holds the administrator's token.")
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, description="Largest request body accepted.")
+    max_watches: int = Field(default=500, description="Watch streams open at once.")
 
     def read_admin_token(self) -> str:
         """The administrator's token; raises ValueError when none is set, since an open gateway must not start."""

@@ -20,7 +20,11 @@ class Tracing:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        carrier = {name: value for name, value in Headers(scope=scope).items() if name in ("traceparent", "tracestate")}
+        carrier = {
+            name: value
+            for name, value in Headers(scope=scope).items()
+            if name in ("traceparent", "tracestate")
+        }
         with span(f"{scope['method']} {_route(scope)}", kind=SpanKind.SERVER, carrier=carrier) as current:
 
             async def sending(message: Message) -> None:

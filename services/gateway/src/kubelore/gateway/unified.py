@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from kubelore.common.kube.documents import dump
 
 from kubelore.common.bus import Feed
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import ClusterState, Get, Page
-
-from kubelore.common.kube.documents import dump
 from kubelore.gateway.auth import Caller
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
@@ -33,11 +32,20 @@ Types = Annotated[
     ),
 ]
 Clusters = Annotated[str, Query(max_length=20_000, description="Names, group:x and tag:y, comma separated.")]
-Namespaces = Annotated[str, Query(alias="namespace", max_length=5000, description="Comma separated; all when empty.")]
-Labels = Annotated[str, Query(max_length=5000, description="A label selector.", examples=["app in (web,api),!canary"])]
-Fields = Annotated[str, Query(max_length=2000, description="A field selector.", examples=["status.phase=Running"])]
+Namespaces = Annotated[
+    str, Query(alias="namespace", max_length=5000, description="Comma separated; all when empty.")
+]
+Labels = Annotated[
+    str, Query(max_length=5000, description="A label selector.", examples=["app in (web,api),!canary"])
+]
+Fields = Annotated[
+    str, Query(max_length=2000, description="A field selector.", examples=["status.phase=Running"])
+]
 Search = Annotated[
-    str, Query(max_length=500, description="Substring of name, labels, annotations and images, whatever its case.")
+    str,
+    Query(
+        max_length=500, description="Substring of name, labels, annotations and images, whatever its case."
+    ),
 ]
 
 
@@ -65,8 +73,14 @@ def unified_routes(
         labels: Labels = "",
         fields: Fields = "",
         search: Search = "",
-        sort: Annotated[str, Query(max_length=50, description="name, namespace, cluster, type, created, phase; "
-                                   "with '-' before it the other way round.")] = "name",
+        sort: Annotated[
+            str,
+            Query(
+                max_length=50,
+                description="name, namespace, cluster, type, created, phase; "
+                "with '-' before it the other way round.",
+            ),
+        ] = "name",
         limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
         continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
         view: Annotated[Literal["object", "metadata", "table"], Query()] = "object",
@@ -101,7 +115,9 @@ def unified_routes(
     async def get_resource(
         request: Request,
         id: Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)],
-        output: Annotated[Literal["json", "yaml"] | None, Query(description="Wins over the Accept header.")] = None,
+        output: Annotated[
+            Literal["json", "yaml"] | None, Query(description="Wins over the Accept header.")
+        ] = None,
         at_least: Annotated[str, Query(max_length=40, pattern="^[0-9]*$")] = "",
     ) -> Response:
         found = await fan_out.get(Get(id=id, at_least=at_least))
@@ -110,7 +126,9 @@ def unified_routes(
             return Response(dump(msgspec.json.decode(found.object)), media_type="application/yaml")
         cluster = found.id.partition(":")[0]
         state = _freshness(found.state)
-        return _json({"id": found.id, "cluster": cluster, "object": msgspec.Raw(found.object), "state": state})
+        return _json(
+            {"id": found.id, "cluster": cluster, "object": msgspec.Raw(found.object), "state": state}
+        )
 
     @router.get(
         "/watch",
@@ -149,7 +167,8 @@ def _binding(caller: Caller, clusters: str, query: resources.Query) -> str:
 def _answer(page: Page, token: str | None, watch_from: str) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "items": [
-            {"id": row.id, "cluster": row.id.partition(":")[0], "object": msgspec.Raw(row.object)} for row in page.rows
+            {"id": row.id, "cluster": row.id.partition(":")[0], "object": msgspec.Raw(row.object)}
+            for row in page.rows
         ],
         "clusters": [_freshness(state) for state in page.clusters],
         "partial": any(state.status != "live" for state in page.clusters),
@@ -164,7 +183,13 @@ def _answer(page: Page, token: str | None, watch_from: str) -> dict[str, Any]:
 
 def _freshness(state: ClusterState) -> dict[str, Any]:
     as_of = datetime.fromtimestamp(state.as_of, UTC) if state.as_of is not None else None
-    return {"name": state.name, "status": state.status, "as_of": as_of, "error": state.error, "count": state.count}
+    return {
+        "name": state.name,
+        "status": state.status,
+        "as_of": as_of,
+        "error": state.error,
+        "count": state.count,
+    }
 
 
 def _json(value: object) -> Response:

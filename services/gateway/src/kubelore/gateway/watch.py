@@ -102,7 +102,9 @@ class Watches:
         """The bytes of a stream. Raises BadRequest, NotFound or TooManyRequests before anything is sent."""
         if self._open >= self._limit:
             raise TooManyRequests(
-                f"{self._limit} watches are open already", remedy="Close some, or ask again later.", retry_after_s=10
+                f"{self._limit} watches are open already",
+                remedy="Close some, or ask again later.",
+                retry_after_s=10,
             )
         clusters = frozenset(self._roster.select(asked.clusters)) if asked.clusters else None
         types = frozenset(await self._fan_out.resolve_types(asked.types)) if asked.types else frozenset()

@@ -41,12 +41,13 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
     """Observe and answer until `stopping` is set."""
     bus = await buses.connect(settings, name=SERVICE)
     try:
-        await bus.ensure_streams()
+        await buses.ensure_streams(bus)
         blobs = BlobStore.open(settings.blob_url)
         fleet = build_fleet(settings, bus, blobs)
         service = endpoints(bus, Answers(fleet))
         await service.start()
-        await process.until_stopped_or_failed(stopping, [asyncio.create_task(fleet.run())])
+        background = [asyncio.create_task(fleet.run()), asyncio.create_task(bus.until_closed())]
+        await process.until_stopped_or_failed(stopping, background)
         await service.stop()
     finally:
         await bus.close()

@@ -27,7 +27,7 @@ class ChangeLog:
     @property
     def throttled(self) -> bool:
         """Whether the bus refuses records because its consumers are behind."""
-        return self._publisher.throttled
+        return self._publisher.state == "throttled"
 
     async def append(self, record: Change | Gap | Synced) -> None:
         """Hand a record to the publisher; waits while its queue is full. Raises LeaseLost when fenced off."""

@@ -128,7 +128,11 @@ class Fleet:
                 await self._take(wanted[name])
 
     def _takeable(self, wanted: dict[str, ClusterConnection], holders: dict[str, str]) -> list[str]:
-        free = [name for name in wanted if name not in self._held and resources.observer_lease(name) not in holders]
+        free = [
+            name
+            for name in wanted
+            if name not in self._held and resources.observer_lease(name) not in holders
+        ]
         now = time.monotonic()
         self._unheld_since = {name: self._unheld_since.get(name, now) for name in free}
         return sorted(free)

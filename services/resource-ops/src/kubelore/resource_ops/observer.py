@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-
-from kubelore.common.bus import Bus, ChangePublisher, Checkpoint, Lease
+from kubelore.common.bus import Bus, ChangePublisher, Checkpoint, Lease, LeaseLost
 from kubelore.common.contracts.resources import ClusterState, ObserverReport, ObserverStatus
 from kubelore.common.crypto import Keyring, Recipient
-from kubelore.common.errors import KubeloreError
-from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, ResourceType
-from kubelore.common.telemetry import get_logger
+from kubelore.common.errors import Forbidden, KubeloreError
+from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient
+from kubelore.common.kube.well_known import NAMESPACES, cluster_uid
+from kubelore.common.telemetry import get_logger, outgoing
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
 from kubelore.resource_ops.read_model import ClusterModel
@@ -28,8 +28,6 @@ DEBOUNCE_S = 0.5
 CHECKPOINT_S = 1.0
 _FIRST = ("customresourcedefinitions.apiextensions.k8s.io", "namespaces", "nodes", "pods", "deployments.apps")
 """Types listed before others, since people look at them first."""
-
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class ClusterObserver:
         self._bus = bus
         self._lease = lease
         self._sealing = sealing
-        self._client = KubeClient(access, policy)
+        self._client = KubeClient(access, policy, headers=outgoing)
         self._contact = Contact(self._client.ready)
         self._watches: dict[str, TypeWatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -71,23 +69,27 @@ class ClusterObserver:
 
     async def run(self) -> None:
         """Observe until cancelled. Raises LeaseLost (in an ExceptionGroup) when another replica took over."""
-        checkpoint = await Checkpoint.load(self._bus, self.cluster)
-        async with self._client, asyncio.TaskGroup() as group:
-            group.create_task(self._contact.run())
-            await self._contact.reachable.wait()
-            await self._settle_incarnation(checkpoint)
-            publisher = ChangePublisher(
-                self._bus, self.cluster, lease=self._lease, on_acked=lambda records: changes.acknowledged(records)
-            )
-            changes = self._changes = ChangeLog(publisher, checkpoint.positions)
-            await publisher.fence()
-            group.create_task(publisher.run())
-            group.create_task(self._save_checkpoints(checkpoint, changes))
-            group.create_task(self._keep_discovering(group, self._surroundings(changes)))
+        publisher = ChangePublisher(
+            self._bus, self.cluster, self._lease, on_acked=lambda records: changes.acknowledged(records)
+        )
+        await publisher.fence()
+        try:
+            checkpoint = await Checkpoint.load(self._bus, self.cluster, self._lease)
+            async with self._client, asyncio.TaskGroup() as group:
+                group.create_task(self._contact.run())
+                await self._contact.reachable.wait()
+                await self._settle_incarnation(checkpoint)
+                changes = self._changes = ChangeLog(publisher, checkpoint.positions)
+                group.create_task(self._save_checkpoints(checkpoint, changes))
+                group.create_task(self._keep_discovering(group, self._surroundings(changes)))
+        finally:
+            await publisher.close()
 
     def _surroundings(self, changes: ChangeLog) -> Surroundings:
         sealing = self._sealing
-        records = RecordMaker(self.cluster, self._incarnation, sealing.clusters, sealing.versions, sealing.put_blob)
+        records = RecordMaker(
+            self.cluster, self._incarnation, sealing.clusters, sealing.versions, sealing.put_blob
+        )
         return Surroundings(
             client=self._client,
             contact=self._contact,
@@ -104,11 +106,9 @@ class ClusterObserver:
         That is so when kube-system has another uid, or when a list's
         resourceVersion lies below a checkpoint: a restored or re-made etcd.
         """
-        namespaces = ResourceType.core("namespaces", "Namespace", namespaced=False)
-        uid = await self._client.cluster_uid()
-        page = await self._client.list(namespaces, limit=1)
+        uid = await cluster_uid(self._client)
         highest = max((int(rv) for rv in checkpoint.positions.values() if rv.isdigit()), default=0)
-        backwards = page.rv.isdigit() and int(page.rv) < highest
+        backwards = 0 < await self._newest_version() < highest
         if checkpoint.uid and (checkpoint.uid != uid or backwards):
             log.warning("cluster restored or replaced", cluster=self.cluster, uid=uid, backwards=backwards)
             checkpoint.incarnation += 1
@@ -116,11 +116,24 @@ class ClusterObserver:
         checkpoint.uid = uid
         self._incarnation = checkpoint.incarnation
 
+    async def _newest_version(self) -> int:
+        """The newest resourceVersion of the cluster; 0 when the credentials do not show it."""
+        try:
+            page = await self._client.list(NAMESPACES, limit=1)
+        except Forbidden:
+            return 0
+        return int(page.rv) if page.rv.isdigit() else 0
+
     async def _save_checkpoints(self, checkpoint: Checkpoint, changes: ChangeLog) -> None:
         try:
             while True:
                 await asyncio.sleep(CHECKPOINT_S)
-                await self._save(checkpoint, changes)
+                try:
+                    await self._save(checkpoint, changes)
+                except LeaseLost:
+                    raise
+                except KubeloreError as error:
+                    log.info("checkpoint not saved", cluster=self.cluster, detail=error.detail)
         finally:
             with suppress(KubeloreError, TimeoutError):
                 await asyncio.shield(self._save(checkpoint, changes))
@@ -147,10 +160,10 @@ class ClusterObserver:
             await self._contact.reachable.wait()
 
     async def _rediscover(self, group: asyncio.TaskGroup, around: Surroundings) -> None:
-        discovery = await self._client.discover()
+        discovery = await self._client.discovery()
         served = {found.name: found for found in discovery.types if found.observable}
         for name in list(self._watches):
-            unknowable = self._watches[name].type.group in discovery.broken_groups
+            unknowable = self._watches[name].type.api_version in discovery.broken
             if name not in served and not unknowable:
                 await self._stop_watching(name)
         for name in sorted(served, key=_by_importance):
@@ -169,7 +182,9 @@ class ClusterObserver:
     def state(self, types: Iterable[str] = (), count: int = 0) -> ClusterState:
         """How far the rows of these types (all when empty) can be trusted right now."""
         status, problem = self._status(set(types))
-        return ClusterState(name=self.cluster, status=status, as_of=self._contact.last_ok, error=problem, count=count)
+        return ClusterState(
+            name=self.cluster, status=status, as_of=self._contact.last_ok, error=problem, count=count
+        )
 
     def _status(self, types: set[str]) -> tuple[ObserverStatus, str | None]:
         watches = [watch for name, watch in self._watches.items() if not types or name in types]

@@ -11,11 +11,11 @@ VERSION = "0.1.0"
 
 def endpoints(bus: Bus, answers: Answers) -> Service:
     """The ADR-32 service; every endpoint is addressed to this very replica."""
-    service = bus.service(resources.SERVICE, VERSION)
-    service.serve(resources.QUERY, answers.query, target=bus.replica)
-    service.serve(resources.FETCH, answers.fetch, target=bus.replica)
-    service.serve(resources.GET, answers.get, target=bus.replica)
-    service.serve(resources.TYPES, answers.types, target=bus.replica)
-    service.serve(resources.RESOLVE, answers.resolve, target=bus.replica)
-    service.serve(resources.OBSERVERS, answers.observers, target=bus.replica)
+    service = Service(bus, resources.SERVICE, VERSION)
+    service.serve(resources.QUERY, answers.query)
+    service.serve(resources.FETCH, answers.fetch)
+    service.serve(resources.GET, answers.get)
+    service.serve(resources.TYPES, answers.types)
+    service.serve(resources.RESOLVE, answers.resolve)
+    service.serve(resources.OBSERVERS, answers.observers)
     return service

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
+from kubelore.common.bus import LeaseLost
 from kubelore.common.contracts.changes import Gap, Kind, Synced
 from kubelore.common.contracts.resources import TypeState
 from kubelore.common.errors import Forbidden, Gone, KubeloreError, NotFound, Unauthenticated, Unsupported
@@ -27,7 +29,13 @@ from kubelore.resource_ops.records import Manifest, RecordMaker
 log = get_logger(__name__)
 
 UNPUBLISHED = frozenset(
-    {"leases.coordination.k8s.io", "events", "events.events.k8s.io", "endpoints", "endpointslices.discovery.k8s.io"}
+    {
+        "leases.coordination.k8s.io",
+        "events",
+        "events.events.k8s.io",
+        "endpoints",
+        "endpointslices.discovery.k8s.io",
+    }
 )
 """Types that are read but not published: they change all the time and tell nothing a person would restore."""
 
@@ -76,6 +84,8 @@ class TypeWatch:
         while True:
             try:
                 await self._follow()
+            except LeaseLost:
+                raise
             except Gone as error:
                 self._compacted(error)
             except (Forbidden, NotFound, Unsupported) as error:
@@ -97,7 +107,9 @@ class TypeWatch:
         """A watch's position is gone: list again, as lost. A list whose pages expired only starts over."""
         if self.rv:
             self._lost, self._checkpoint, self.rv = True, self.rv, ""
-            log.info("history compacted away", type=self.type.name, after=self._checkpoint, detail=error.detail)
+            log.info(
+                "history compacted away", type=self.type.name, after=self._checkpoint, detail=error.detail
+            )
 
     def _report(self, status: Status, detail: str = "") -> None:
         self.status, self.detail = status, detail
@@ -117,13 +129,13 @@ class TypeWatch:
             await self._list()
         opened = time.monotonic()
         watch = self._around.client.watch(self.type, rv=self.rv)
-        if self.status != "syncing":
-            self._report("live")
-        async for event in watch:
-            self._around.contact.heard()
-            self._report("live")
-            self._quick_ends = 0
-            await self._take(event)
+        # Said before the first event, since a quiet type may have none for a minute; a refusal comes at once.
+        self._report("live")
+        async with aclosing(watch) as events:
+            async for event in events:
+                self._around.contact.heard()
+                self._quick_ends = 0
+                await self._take(event)
         if time.monotonic() - opened < 1.0:
             await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311
 
@@ -146,13 +158,14 @@ class TypeWatch:
 
     async def _list_pages(self, publish: bool) -> str:
         """Read every page into the model; returns the list's resourceVersion."""
-        around, token, held = self._around, "", around.model.begin_list(self.type)
+        around, token = self._around, ""
+        held = around.model.begin_list(self.type)
         while True:
             page = await around.client.list(self.type, limit=PAGE, continue_=token)
             around.contact.heard()
             for raw in page.items:
                 manifest = around.records.admit(self.type, raw)
-                held.add(manifest.raw, manifest.meta)
+                held.add(manifest.raw)
                 if publish:
                     await around.changes.append(await around.records.change(self.type, manifest, "observed"))
             token = page.continue_
@@ -171,7 +184,10 @@ class TypeWatch:
         kind = _KINDS[event.kind]
         await self._record(manifest, kind)
         self.rv = event.rv
-        if self.type.name in ("customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io"):
+        if self.type.name in (
+            "customresourcedefinitions.apiextensions.k8s.io",
+            "apiservices.apiregistration.k8s.io",
+        ):
             around.definitions_changed.set()
 
     async def _record(self, manifest: Manifest, kind: Kind) -> None:
@@ -179,7 +195,7 @@ class TypeWatch:
         if kind == "deleted":
             old_rv, was = around.model.delete(self.type, manifest.meta), None
         else:
-            upserted = around.model.upsert(self.type, manifest.raw, manifest.meta)
+            upserted = around.model.upsert(self.type, manifest.raw)
             old_rv, was = upserted.old_rv, upserted.was
         if self._publishes:
             change = await around.records.change(self.type, manifest, kind, old_rv=old_rv, was=was)

@@ -55,12 +55,15 @@ class ResourceId(msgspec.Struct, frozen=True, order=True):
         parts = text.split(":", 3)
         if len(parts) != 4:
             raise BadRequest(
-                f"{text[:120]!r} is no resource id", remedy="Write cluster:type:namespace:name (namespace may be empty)."
+                f"{text[:120]!r} is no resource id",
+                remedy="Write cluster:type:namespace:name (namespace may be empty).",
             )
         cluster, kind, namespace, name = parts
         check_cluster_name(cluster)
         if not _RESOURCE_TYPE.match(kind):
-            raise BadRequest(f"{kind[:80]!r} is no resource type", remedy="Write it as kubectl does: deployments.apps")
+            raise BadRequest(
+                f"{kind[:80]!r} is no resource type", remedy="Write it as kubectl does: deployments.apps"
+            )
         if namespace and not _DNS_LABEL.match(namespace):
             raise BadRequest(f"{namespace[:80]!r} is no namespace")
         if not _PATH_SEGMENT.match(name) or name in (".", ".."):

@@ -10,10 +10,10 @@ single-shot use. A box says nothing about who sealed it.
 
 from __future__ import annotations
 
-import base64
-from pathlib import Path
 
+import base64
 import hashlib
+from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey

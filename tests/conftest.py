@@ -1,0 +1,125 @@
+"""A running Kubelore for the tests that go through its doors: every server and service a process, as with `kubelore up`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from kubelore.lab.waiting import wait_for
+from kubelore.stack.embedded import Choices, EmbeddedStack
+from kubelore.stack.layout import DataDirectory, RunningStack
+
+
+class Kubelore:
+    """The API of a running stack, in the words of the tests."""
+
+    def __init__(self, data: Path, url: str, token: str) -> None:
+        self.data = data
+        self.url = url
+        self.token = token
+        headers = {"Authorization": f"Bearer {token}"}
+        self.http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30.0)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+    def pid(self, process: str) -> int:
+        """The process id that the supervisor knows now."""
+        running = RunningStack.now(DataDirectory(self.data))
+        assert running is not None
+        return next(found.pid for found in running.processes if found.name == process)
+
+    async def add(self, name: str, kubeconfig: str, **more: Any) -> httpx.Response:
+        body = {"name": name, "kubeconfig": kubeconfig, **more}
+        return await self.http.post("/api/k8s/clusters/add", json=body)
+
+    async def onboard(self, name: str, kubeconfig: str, **more: Any) -> None:
+        """Add a cluster and wait until it is live."""
+        answer = await self.add(name, kubeconfig, **more)
+        assert answer.status_code == 201, answer.text
+        await self.until_live(name)
+
+    async def until_live(self, name: str, seconds: float = 60.0) -> None:
+        async def live() -> bool:
+            page = await self.list(clusters=name, limit=1)
+            return [state["status"] for state in page["clusters"]] == ["live"]
+
+        await wait_for(live, f"{name} to be live", seconds)
+
+    async def list(self, **query: Any) -> dict[str, Any]:
+        answer = await self.http.get("/api/k8s/unified/resources", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def ids(self, **query: Any) -> list[str]:
+        return [item["id"] for item in (await self.list(**query))["items"]]
+
+    async def remove(self, name: str) -> None:
+        answer = await self.http.delete(f"/api/k8s/clusters/{name}")
+        assert answer.status_code in (204, 404), answer.text
+
+    async def watch(
+        self, last_event_id: str = "", **query: Any
+    ) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Events as (id, name, data), bookmarks left out, until the caller stops."""
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        async with self.http.stream("GET", "/api/k8s/unified/watch", params=query, headers=headers) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            event_id = name = ""
+            async for line in answer.aiter_lines():
+                key, _, value = line.partition(": ")
+                if key == "id":
+                    event_id = value
+                elif key == "event":
+                    name = value
+                elif key == "data" and name != "bookmark":
+                    yield event_id, name, json.loads(value)
+
+
+async def take(events: AsyncIterator[Any], count: int) -> list[Any]:
+    """The first `count` events."""
+    taken: list[Any] = []
+    async with aclosing(events) as stream:  # type: ignore[type-var]
+        async for event in stream:
+            taken.append(event)
+            if len(taken) == count:
+                break
+    return taken
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kubelore(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kubelore]:
+    """One Kubelore without clusters for the whole run. Whoever adds a cluster removes it; nobody kills its processes."""
+    async with running_kubelore(tmp_path_factory.mktemp("kubelore")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_kubelore(tmp_path: Path) -> AsyncIterator[Kubelore]:
+    """A Kubelore of a test's own, whose processes it may kill."""
+    async with running_kubelore(tmp_path / "kubelore") as running:
+        yield running
+
+
+class running_kubelore:  # noqa: N801 - used as a function
+    """Starts a stack without demo on a data directory, and stops it."""
+
+    def __init__(self, data: Path) -> None:
+        self._stack = EmbeddedStack(Choices(data=data, with_demo=False))
+        self._data = data
+
+    async def __aenter__(self) -> Kubelore:
+        await self._stack.__aenter__()
+        self._client = Kubelore(self._data, self._stack.url, self._stack.token)
+        return self._client
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._client.close()
+        await self._stack.stop()
