@@ -10,7 +10,6 @@ single-shot use. A box says nothing about who sealed it.
 
 from __future__ import annotations
 
-
 import base64
 import hashlib
 from pathlib import Path
