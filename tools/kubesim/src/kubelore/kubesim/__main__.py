@@ -14,16 +14,20 @@ from .app import SimulatedFleet
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kubelore.kubesim", description=__doc__)
-    parser.add_argument("--clusters", type=int, default=1)
+    parser.add_argument("--clusters", type=int, help="plain simulated clusters; 1 unless --demo")
     parser.add_argument("--pods", type=int, default=0, help="pods in each cluster")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument(
         "--port-base", type=int, default=0, help="port of the first cluster; 0: free ports, then kept"
     )
     parser.add_argument("--data", type=Path, required=True, help="folder for kubeconfigs and credentials")
+    parser.add_argument("--demo", action="store_true", help="add the clusters demo-shop and demo-data")
     parser.add_argument("--rate", type=float, default=0.0, help="changed pods per second in each cluster")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.clusters is None:
+        arguments.clusters = 0 if arguments.demo else 1
+    return arguments
 
 
 async def _run(arguments: argparse.Namespace) -> None:
@@ -33,6 +37,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     fleet = SimulatedFleet(
         arguments.clusters,
         arguments.pods,
+        demo=arguments.demo,
         host=arguments.host,
         port_base=arguments.port_base,
         data=arguments.data,

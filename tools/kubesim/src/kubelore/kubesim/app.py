@@ -10,6 +10,7 @@ from types import TracebackType
 from . import population
 from .admin import AdminPanel
 from .cluster import ClusterState
+from .demo import CLUSTERS, DemoWorld
 from .identity import Identity, write_private
 from .simulated import SimulatedCluster
 
@@ -20,7 +21,8 @@ class SimulatedFleet:
         async with SimulatedFleet(clusters=2, pods=100) as fleet:
             fleet[0].kubeconfig
 
-    With `data` the credentials and kubeconfigs are kept there, so that the next start has the same ones.
+    `demo` adds the two clusters of the demo world behind the others. With `data` the credentials and
+    kubeconfigs are kept there, so that the next start has the same ones.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class SimulatedFleet:
         clusters: int = 1,
         pods: int = 0,
         *,
+        demo: bool = False,
         host: str = "127.0.0.1",
         port_base: int = 0,
         data: Path | None = None,
@@ -38,11 +41,17 @@ class SimulatedFleet:
         self._clusters: list[SimulatedCluster] = []
         if data is not None:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for number in range(clusters):
-            name = f"sim-{number + 1:02}"
+        self._worlds: list[DemoWorld] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        names = [f"sim-{number + 1:02}" for number in range(clusters)] + (list(CLUSTERS) if demo else [])
+        for number, name in enumerate(names):
             state = ClusterState(name, seed, bookmark_interval_s)
-            population.furnish(state)
-            population.populate(state, pods)
+            if name in CLUSTERS:
+                self._worlds.append(DemoWorld(state))
+                self._worlds[-1].seed()
+            else:
+                population.furnish(state)
+                population.populate(state, pods)
             state.store.compact()
             port = port_base + number if port_base else 0
             self._clusters.append(SimulatedCluster(state, self._identity(name, host, port)))
@@ -67,12 +76,15 @@ class SimulatedFleet:
             if self._data is not None:
                 cluster.identity.save(self._data / f"{cluster.name}.identity.json")
                 write_private(self._data / f"{cluster.name}.kubeconfig", cluster.kubeconfig)
+        self._tasks = [asyncio.create_task(world.live()) for world in self._worlds]
         self.admin_url = await self.admin.start(self._host)
         if self._data is not None:
             panel = {"url": self.admin_url, "token": self.admin.token}
             write_private(self._data / "admin.json", json.dumps(panel))
 
     async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
         for cluster in self._clusters:
             cluster.changes_per_second = 0
         await asyncio.gather(self.admin.stop(), *(cluster.close() for cluster in self._clusters))

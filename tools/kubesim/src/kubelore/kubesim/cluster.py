@@ -11,6 +11,8 @@ from .resources import ResourceTypes
 from .status import Json
 from .store import Store
 
+BEAT = "kubesim.kubelore.dev/beat"  # the annotation that generated load counts up
+NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # of apimachinery's utilrand, which generateName uses
 BORN = "2026-01-05T08:00:00Z"  # when every simulated cluster was made
 
 

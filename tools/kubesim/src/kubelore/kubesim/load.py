@@ -6,10 +6,9 @@ import asyncio
 import random
 import time
 
-from .cluster import ClusterState
+from .cluster import BEAT, ClusterState
 
 _TICK_S = 0.02
-_BEAT = "kubesim.kubelore.dev/beat"
 
 
 async def change_pods(cluster: ClusterState, per_second: float) -> None:
@@ -28,7 +27,7 @@ async def change_pods(cluster: ClusterState, per_second: float) -> None:
             else:
                 obj = entry.decode()
                 annotations = obj["metadata"].setdefault("annotations", {})
-                annotations[_BEAT] = str(int(annotations.get(_BEAT, 0)) + 1)
+                annotations[BEAT] = str(int(annotations.get(BEAT, 0)) + 1)
                 cluster.store.put(resource_type, obj)
             done, due = done + 1, due - 1
         await asyncio.sleep(_TICK_S)

@@ -6,12 +6,11 @@ import random
 
 import msgspec
 
-from . import rules
-from .cluster import BORN, ClusterState
+from . import podlife, rules
+from .cluster import BEAT, BORN, NAME_ALPHABET, ClusterState
 from .status import Json
 from .store import Template, object_key
 
-_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _APPS = (
     "api",
     "cart",
@@ -80,9 +79,8 @@ def add_node(
     )
 
 
-def running_pod(name: str, namespace: str, labels: dict[str, str], image: str, node: str, ip: str) -> Json:
+def _pod_with_holes(app: str, labels: dict[str, str], node: str) -> Json:
     """A pod as a kubelet would report it: 3.3 KB with much of what makes real pods big."""
-    app = labels.get("app", "app")
     env: list[Json] = [{"name": f"{app.upper()}_SETTING_{n:02}", "value": f"value-{n:04}"} for n in range(12)]
     token = {"name": "kube-api-access", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
     probe = {
@@ -93,7 +91,7 @@ def running_pod(name: str, namespace: str, labels: dict[str, str], image: str, n
     resources = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
     container: Json = {
         "name": app,
-        "image": image,
+        "image": f"registry.example/{app}:1.4.2",
         "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
         "env": env,
         "resources": resources,
@@ -122,48 +120,16 @@ def running_pod(name: str, namespace: str, labels: dict[str, str], image: str, n
         "priority": 0,
         "preemptionPolicy": "PreemptLowerPriority",
     }
-    metadata: Json = {"name": name, "namespace": namespace, "labels": labels, "creationTimestamp": BORN}
-    body: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-    return {**body, "status": running_status(app, image, ip, BORN)}
+    metadata: Json = {"name": "@name@", "namespace": "@namespace@", "uid": "@uid@", "resourceVersion": "@rv@"}
+    metadata |= {"labels": labels, "annotations": {BEAT: "@beat@"}, "creationTimestamp": BORN}
+    pod: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    ip = "10.244.0.@ordinal@"
+    return {**pod, "status": {**podlife.running(pod, BORN), "podIP": ip, "podIPs": [{"ip": ip}]}}
 
 
-def running_status(container: str, image: str, ip: str, since: str, restarts: int = 0) -> Json:
-    conditions: list[Json] = [
-        {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": since}
-        for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
-    ]
-    state: Json = {
-        "name": container,
-        "state": {"running": {"startedAt": since}},
-        "lastState": {},
-        "ready": True,
-        "started": True,
-        "restartCount": restarts,
-        "image": image,
-        "imageID": f"{image.partition(':')[0]}@sha256:{'5e' * 32}",
-        "containerID": f"containerd://{'c0' * 32}",
-    }
-    return {
-        "phase": "Running",
-        "conditions": conditions,
-        "hostIP": "10.0.0.1",
-        "podIP": ip,
-        "podIPs": [{"ip": ip}],
-        "startTime": since,
-        "containerStatuses": [state],
-        "qosClass": "Burstable",
-    }
-
-
-def pod_template(app: str, namespace_labels: dict[str, str]) -> Template:
-    """`running_pod` with holes for what differs between its copies."""
-    labels = {"app": app, **namespace_labels}
-    pod = running_pod(
-        "@name@", "@namespace@", labels, f"registry.example/{app}:1.4.2", "node-1", "10.244.0.@ordinal@"
-    )
-    pod["metadata"] |= {"uid": "@uid@", "resourceVersion": "@rv@"}
-    pod["metadata"]["annotations"] = {"kubesim.kubelore.dev/beat": "@beat@"}
-    text = msgspec.json.encode(pod).replace(b"%", b"%%")
+def pod_template(app: str, labels: dict[str, str], node: str) -> Template:
+    """What the pods of one app share, with holes for what differs between them."""
+    text = msgspec.json.encode(_pod_with_holes(app, labels, node)).replace(b"%", b"%%")
     for hole in (b"name", b"namespace", b"uid", b"rv", b"beat", b"ordinal"):
         text = text.replace(b"@" + hole + b"@", b"%(" + hole + b")b")
     return Template(text, labels)
@@ -175,7 +141,10 @@ def populate(cluster: ClusterState, pods: int, namespaces: int = 10) -> None:
         return
     rng = random.Random(f"{cluster.seed}/{cluster.name}")  # noqa: S311 - a reproducible world
     resource_type = cluster.types.named("pods")
-    templates = [pod_template(app, {"tier": "backend" if i % 3 else "web"}) for i, app in enumerate(_APPS)]
+    templates = [
+        pod_template(app, {"app": app, "tier": "backend" if number % 3 else "web"}, f"node-{number % 3 + 1}")
+        for number, app in enumerate(_APPS)
+    ]
     for number in range(1, namespaces + 1):
         add_namespace(cluster, f"team-{number:02}", {"team": f"team-{number:02}"})
     for number in range(pods):
@@ -188,4 +157,4 @@ def populate(cluster: ClusterState, pods: int, namespaces: int = 10) -> None:
 
 
 def _suffix(rng: random.Random, length: int) -> str:
-    return "".join(rng.choices(_SUFFIX, k=length))
+    return "".join(rng.choices(NAME_ALPHABET, k=length))

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import web
 
-from . import deletion, discovery, reading, writing
+from . import access, deletion, discovery, execution, logs, metrics, reading, scale, writing
 from .call import Call
 from .cluster import ClusterState
 from .faults import FaultInjector
+from .sandbox import Sandboxes
 from .selection import Selection
 from .status import (
     ApiError,
@@ -53,6 +54,7 @@ class ApiServer:
         self.cluster = cluster
         self._token = token
         self.injector = FaultInjector(f"{cluster.seed}/{cluster.name}")
+        self._sandboxes = Sandboxes()
         self._watches: set[asyncio.Transport] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -101,7 +103,7 @@ class ApiServer:
     def _user(self, request: web.BaseRequest) -> str:
         if request.headers.get("Authorization", "") != f"Bearer {self._token}":
             raise unauthorized()
-        return request.headers.get("Impersonate-User", "kubesim-admin")
+        return request.headers.get("Impersonate-User", access.ADMIN)
 
     def _aggregated(self, request: web.BaseRequest, *, core: bool) -> web.Response:
         document, tag = discovery.aggregated(self.cluster.types, core=core)
@@ -124,6 +126,10 @@ class ApiServer:
         call = Call(self.cluster, request, user, resource_type, namespace, name, subresource)
         if subresource:
             return await self._subresource(call)
+        if resource_type.group == "metrics.k8s.io":
+            return json_response(metrics.answer(call))
+        if resource_type.verbs == ("create",) and request.method == "POST":
+            return json_response(access.review(call, await call.document()), 201)
         if not resource_type.stored:
             raise not_implemented(f"{request.method} on {resource_type.key}")
         return await (self._one(call) if name else self._many(call))
@@ -174,6 +180,14 @@ class ApiServer:
             if call.request.method not in ("GET", "PUT", "PATCH"):
                 raise method_not_allowed()
             return await self._one(call)
+        if call.subresource == "scale":
+            return json_response(await scale.answer(call))
+        if call.subresource == "eviction" and call.request.method == "POST":
+            return _shown(call, await writing.evict(call), 201)
+        if call.subresource == "exec":
+            return await execution.answer(call, self._sandboxes)
+        if call.subresource == "log" and call.request.method == "GET":
+            return await self._stream(call.request, logs.stream(call, logs.asked(call)), "text/plain")
         raise not_implemented(f"{call.type.plural}/{call.subresource}")
 
     def drop_watches(self) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import uuid
 
-from . import deletion, patches, rules
+from . import deletion, ownership, patches, quota, rules
 from .call import Call
-from .cluster import ClusterState, timestamp
+from .cluster import NAME_ALPHABET, ClusterState, timestamp
+from .mergekeys import MergeRules
 from .resources import ResourceType
 from .status import (
     Json,
@@ -21,7 +22,6 @@ from .status import (
 )
 from .store import Entry, encode, object_key
 
-_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # of apimachinery's utilrand, which generateName uses
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 _SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
@@ -48,13 +48,13 @@ def _check_namespace(call: Call, obj: Json) -> None:
         raise forbidden(call.type.group, call.type.plural, obj["metadata"].get("name", ""), why)
 
 
-def create(call: Call, obj: Json) -> Entry:
+def create(call: Call, obj: Json, *, applied: bool = False) -> Entry:
     check_type(call.type, obj)
     meta = obj.setdefault("metadata", {})
     if meta.get("resourceVersion"):
         raise bad_request("resourceVersion should not be set on objects to be created")
     if meta.get("generateName") and not meta.get("name"):
-        meta["name"] = meta["generateName"] + "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(5))
+        meta["name"] = meta["generateName"] + "".join(secrets.choice(NAME_ALPHABET) for _ in range(5))
     if not meta.get("name"):
         why = "Required value: name or generateName is required"
         raise invalid(call.type.group, call.type.kind, "", "metadata.name", why)
@@ -68,7 +68,14 @@ def create(call: Call, obj: Json) -> Entry:
     meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(), "generation": 1}
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds"):
         meta.pop(field, None)
+    if not applied:
+        ownership.track({}, obj, _manager(call, "Update"), MergeRules.of(call.type))
+    obj["apiVersion"] = call.type.stored_api_version
     rules.complete(call.cluster, call.type, obj)
+    if call.type.key == "pods":
+        why = quota.refusal(call.cluster, call.namespace, obj)
+        if why:
+            raise forbidden("", "pods", meta["name"], why)
     if call.dry_run:
         return transient(call.type, obj)
     entry = call.cluster.store.put(call.type, obj)
@@ -91,7 +98,11 @@ def transient(resource_type: ResourceType, obj: Json) -> Entry:
     return Entry(key, meta["uid"], rv, meta.get("labels") or {}, encode(resource_type, obj))
 
 
-def update(call: Call, old: Entry, obj: Json) -> Entry:
+def _manager(call: Call, operation: str) -> ownership.Manager:
+    return ownership.Manager(call.manager, operation, call.type.api_version, call.subresource)
+
+
+def update(call: Call, old: Entry, obj: Json, *, applied: bool = False) -> Entry:
     """Commits `obj` as the successor of `old`, keeping what the server owns and what is hidden."""
     check_type(call.type, obj)
     meta, before = obj.setdefault("metadata", {}), old.decode()
@@ -109,6 +120,8 @@ def update(call: Call, old: Entry, obj: Json) -> Entry:
         meta.pop(field, None)
     obj["metadata"] = {**meta, **fixed, **kept}
     _keep_hidden(call, before, obj)
+    if not applied:
+        ownership.track(before, obj, _manager(call, "Update"), MergeRules.of(call.type))
     return _commit(call, old, before, obj)
 
 
@@ -149,6 +162,8 @@ def _commit(call: Call, old: Entry, before: Json, obj: Json) -> Entry:
 async def patch(call: Call) -> tuple[int, Entry]:
     """The HTTP status (201 when an apply created it) and the object."""
     body = await call.json()
+    if call.content_type == "application/apply-patch+yaml":
+        return _apply(call, body)
     old = call.found()
     before = old.decode()
     before["apiVersion"] = call.type.api_version
@@ -157,11 +172,39 @@ async def patch(call: Call) -> tuple[int, Entry]:
             after = patches.json_patch(before, body)
         case "application/merge-patch+json":
             after = patches.merge(before, body)
+        case "application/strategic-merge-patch+json" if call.type.custom is None:
+            after = patches.strategic(before, body, MergeRules.of(call.type))
         case other:
             raise unsupported_media_type(other)
     if not isinstance(after, dict):
         raise bad_request("the patched object is no object")
     return 200, update(call, old, after)
+
+
+def _apply(call: Call, config: object) -> tuple[int, Entry]:
+    if not isinstance(config, dict):
+        raise bad_request("the body must be one object")
+    check_type(call.type, config)
+    if not call.request.query.get("fieldManager"):
+        why = "Required value: is required for apply patch"
+        raise invalid("meta.k8s.io", "PatchOptions", "", "fieldManager", why)
+    meta = config.setdefault("metadata", {})
+    if meta.setdefault("name", call.name) != call.name:
+        raise bad_request("the name of the object does not match the name on the URL")
+    if meta.pop("managedFields", None):
+        raise bad_request("metadata.managedFields must be nil")
+    if call.subresource != "status" and "status" in call.type.subresources:
+        config.pop("status", None)
+    old = call.cluster.store.find(call.type, call.namespace, call.name)
+    before = old.decode() if old is not None else {}
+    force = call.request.query.get("force") == "true"
+    merge_rules = MergeRules.of(call.type)
+    after = ownership.apply(before, config, _manager(call, "Apply"), merge_rules, force=force)
+    if old is not None:
+        return 200, update(call, old, after, applied=True)
+    if call.subresource:
+        call.found()
+    return 201, create(call, after, applied=True)
 
 
 async def delete(call: Call) -> Entry | Json:
@@ -176,3 +219,13 @@ async def delete(call: Call) -> Entry | Json:
         return remaining
     details = {"name": entry.name, "group": call.type.group, "kind": call.type.plural, "uid": entry.uid}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+async def evict(call: Call) -> Json:
+    """The eviction of a pod: deletes it, under preconditions; disruption budgets are not looked at."""
+    options = (await call.document()).get("deleteOptions") or {}
+    entry = call.found()
+    deletion.check_preconditions(call.type, entry, options)
+    if not call.dry_run:
+        deletion.delete(call.cluster, call.type, entry)
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
