@@ -1,7 +1,12 @@
 """Everything Kubelore says over NATS: requests, changes, events, leases, sessions. Nobody else speaks it."""
 
+from kubelore.common.bus.checkpoints import Checkpoint
 from kubelore.common.bus.connection import Bus, connect
+from kubelore.common.bus.consumer import ChangeConsumer
+from kubelore.common.bus.feed import Feed
+from kubelore.common.bus.feed_window import FeedReset
 from kubelore.common.bus.leases import Lease, LeaseLost, Leases
+from kubelore.common.bus.parked import Parked
 from kubelore.common.bus.publisher import ChangePublisher
 from kubelore.common.bus.service import Service
 from kubelore.common.bus.sessions import Session, SessionEnded
@@ -9,10 +14,15 @@ from kubelore.common.bus.streams import StreamLimits, create_durables, ensure_st
 
 __all__ = [
     "Bus",
+    "ChangeConsumer",
     "ChangePublisher",
+    "Checkpoint",
+    "Feed",
+    "FeedReset",
     "Lease",
     "LeaseLost",
     "Leases",
+    "Parked",
     "Service",
     "Session",
     "SessionEnded",

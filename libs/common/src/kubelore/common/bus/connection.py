@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -21,7 +21,10 @@ from nats.aio.msg import Msg
 from opentelemetry.trace import SpanKind
 
 from kubelore.common.bus import wire
+from kubelore.common.bus.events import publish_event, subscribe_events
+from kubelore.common.bus.service import Service
 from kubelore.common.bus.sessions import receive_reply
+from kubelore.common.bus.streams import StreamLimits, ensure_streams
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import DeadlineExceeded, TooLarge, Unavailable
 from kubelore.common.settings import CommonSettings
@@ -31,6 +34,7 @@ log = get_logger(__name__)
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
+E = TypeVar("E")
 
 _CONNECT_DEADLINE_S = 30.0
 _API_DEADLINE_S = 5.0
@@ -139,6 +143,24 @@ class Bus:
         if session is None:
             return reply.data
         return await receive_reply(self, session, int(headers.get(wire.SIZE, "0")))
+
+    def service(self, name: str, version: str, description: str = "") -> Service:
+        """A request/reply service; register its endpoints, then start it."""
+        return Service(self, name, version, description)
+
+    async def ensure_streams(self, limits: StreamLimits | None = None) -> None:
+        """Create or adjust every stream and bucket; see `streams.ensure_streams`."""
+        await ensure_streams(self, limits)
+
+    async def publish_event(self, subject: str, event: msgspec.Struct, *, deadline_s: float = 5.0) -> int:
+        """Store a cluster, alert or audit event; see `events.publish_event`."""
+        return await publish_event(self, subject, event, deadline_s=deadline_s)
+
+    def subscribe_events(
+        self, pattern: str, kind: type[E], *, durable: str | None = None
+    ) -> AsyncIterator[E]:
+        """Follow events; see `events.subscribe_events`."""
+        return subscribe_events(self, pattern, kind, durable=durable)
 
     async def ask(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, deadline_s: float

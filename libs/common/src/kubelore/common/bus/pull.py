@@ -16,11 +16,12 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from kubelore.common.bus.connection import Bus
 from kubelore.common.errors import KubeloreError, Unavailable
 
 if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
+
+    from kubelore.common.bus.connection import Bus
 
 _S = 10**9
 _EXPIRES_S = 10

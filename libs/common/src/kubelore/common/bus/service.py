@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from nats.errors import Error as NatsError
@@ -23,11 +23,13 @@ from nats.micro.service import Service as MicroService
 from opentelemetry.trace import SpanKind
 
 from kubelore.common.bus import wire
-from kubelore.common.bus.connection import Bus
 from kubelore.common.bus.sessions import Session, new_session_id, send_reply
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, TooLarge, TooManyRequests
 from kubelore.common.telemetry import get_logger, span
+
+if TYPE_CHECKING:
+    from kubelore.common.bus.connection import Bus
 
 log = get_logger(__name__)
 

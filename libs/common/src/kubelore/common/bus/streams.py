@@ -15,10 +15,12 @@ CHANGES, so that publishers can be checked against it (decision 0005).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubelore.common.bus.connection import Bus
 from kubelore.common.contracts.changes import PARTITIONS
+
+if TYPE_CHECKING:
+    from kubelore.common.bus.connection import Bus
 
 CHANGES = "CHANGES"
 FEED = "FEED"
@@ -91,7 +93,7 @@ async def create_durables(bus: Bus, service: str) -> None:
         config = {
             "durable_name": partition_consumer(service, partition),
             "filter_subject": partition_filter(partition),
-            "ack_policy": "explicit",
+            "ack_policy": "all",
             "deliver_policy": "all",
             "ack_wait": 60 * _S,
             "max_ack_pending": 256,

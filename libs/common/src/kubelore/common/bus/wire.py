@@ -6,6 +6,7 @@ An error goes out in ADR-32's two headers, for any NATS tool to read, and whole
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,3 +97,9 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 MESSAGE_NOT_FOUND = 10037
 STREAM_FULL = frozenset({10077, 10123, 10047, 10023})
 """max_bytes reached, limits reached, and storage or resources of the server exhausted."""
+
+
+def stored_headers(message: Mapping[str, Any]) -> dict[str, str]:
+    """The headers of a message as STREAM.MSG.GET returns it."""
+    lines = base64.b64decode(message.get("hdrs", "")).decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines if ": " in line)

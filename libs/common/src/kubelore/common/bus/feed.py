@@ -1,0 +1,238 @@
+"""The feed: every change of the last 15 minutes, for readers that come and go, such as SSE.
+
+An event id is `<stream epoch>.<sequence>.<index>`: the sequence in CHANGES
+(FEED may be made anew, CHANGES may not) and how many records of that message
+have been read, so that it is valid at every gateway. The id of a message's last
+record points behind it.
+
+The server notes on each message of FEED the sequence it had in CHANGES, and
+those are consecutive: one that is left out is a hole, and is said, never hidden.
+
+All readers of a process share one consumer and a window in memory; only one
+that starts further back reads by itself until it has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from kubelore.common.bus import wire
+from kubelore.common.bus.connection import Bus
+from kubelore.common.bus.feed_window import Batch, FeedReset, Position, Window, in_order
+from kubelore.common.bus.pull import OrderedReader, open_ordered
+from kubelore.common.bus.streams import CHANGES, FEED
+from kubelore.common.contracts.changes import Record
+from kubelore.common.errors import DeadlineExceeded, Gone, Unavailable
+from kubelore.common.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_SOURCE = "Nats-Stream-Source"
+_RETRY_S = 0.5
+_POLL_S = 5.0
+_LAG_S = 2.0
+"""How long what is in CHANGES may take to arrive in FEED before it counts as expired there."""
+_EVENT_SUBJECT_PARTS = 6
+"""kubelore.v1.events.resource.<cluster>.p<nn>; a fence has fewer, and only counts."""
+
+
+class Feed:
+    """The feed as one process reads it; any number of followers share it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._window: Window | None = None
+        self._epoch = 0
+        self._followers = 0
+        self._tail: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._joining = asyncio.Lock()
+
+    async def position(self) -> str:
+        """An event id behind everything acknowledged before this call."""
+        epoch, following = await self._head()
+        return str(Position(epoch, following))
+
+    async def follow(
+        self, position: str | None = None, clusters: Collection[str] | None = None
+    ) -> AsyncIterator[tuple[str, Record | FeedReset]]:
+        """Records behind `position` (from now when None) with their event ids, for ever, in stream order.
+
+        A FeedReset in between says that changes are missing there. Raises Gone
+        when `position` lies outside the window, BadRequest when it is no event id,
+        and Unavailable when the bus is away at the start; later losses of the
+        connection are mended.
+        """
+        wanted = None if clusters is None else frozenset(clusters)
+        at = Position.parse(position) if position else Position.parse(await self.position())
+        self._followers += 1
+        try:
+            skip = at.index
+            async for batch in self._batches(await self._join(at), at.sequence):
+                for event in batch.events(at.epoch, skip, wanted):
+                    yield event
+                skip = 0
+        finally:
+            self._followers -= 1
+            if self._followers == 0:
+                self._stop()
+        if self._epoch != at.epoch:
+            raise Gone("the stream of changes was made anew", remedy="List again.")
+        raise Unavailable("the feed is not read any more")
+
+    async def _head(self) -> tuple[int, int]:
+        info = await self._bus.jetstream(f"STREAM.INFO.{CHANGES}")
+        return _epoch_of(info), info["state"]["last_seq"] + 1
+
+    async def _join(self, at: Position) -> Window:
+        """Start the shared reader if nobody has, and check that `at` is of this stream."""
+        async with self._joining:
+            epoch, following = await self._head()
+            if at.epoch != epoch or at.sequence > following:
+                raise Gone("the event id belongs to another stream of changes", remedy="List again.")
+            if self._window is None or self._epoch != epoch:
+                self._stop()
+                self._epoch = epoch
+                self._window = Window(following)
+                self._tail = asyncio.create_task(self._keep_reading(self._window), name="feed")
+                self._tail.add_done_callback(self._on_ended)
+            return self._window
+
+    def _stop(self) -> None:
+        if self._tail is not None:
+            self._tail.cancel()
+        self._tail = self._window = None
+        self._tell()
+
+    def _on_ended(self, tail: asyncio.Task[None]) -> None:
+        if not tail.cancelled() and (error := tail.exception()) is not None:
+            log.error("reading the feed failed", exc_info=error)
+            self._stop()
+
+    async def _batches(self, window: Window, sequence: int) -> AsyncIterator[Batch]:
+        """Batches from `sequence` on; ends when the window is no longer filled."""
+        while self._window is window:
+            if not window.holds(sequence):
+                async for batch in self._catch_up(window, sequence):
+                    yield batch
+                    sequence = batch.following
+            elif (batch := window.get(sequence)) is not None:
+                yield batch
+                sequence = batch.following
+            else:
+                await self._news.wait()
+
+    async def _catch_up(self, window: Window, sequence: int) -> AsyncIterator[Batch]:
+        consumer = await self._open(sequence)
+        async with OrderedReader(self._bus, FEED, consumer) as reader:
+            while True:
+                for message in await reader.read(_POLL_S):
+                    for batch in in_order(sequence, _batch_of(message)):
+                        yield batch
+                        sequence = batch.following
+                        if window.holds(sequence):
+                            return
+
+    async def _keep_reading(self, window: Window) -> None:
+        """Fill the window for ever; what cannot be read any more becomes a hole in it."""
+        while True:
+            try:
+                await self._read_into(window)
+            except Gone:
+                window.append(await self._lost_until_now(window))
+                self._tell()
+            except (Unavailable, DeadlineExceeded) as error:
+                log.info("reading the feed again", error=error.detail)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _read_into(self, window: Window) -> None:
+        consumer = await self._open(window.following)
+        async with OrderedReader(self._bus, FEED, consumer) as reader:
+            while True:
+                for message in await reader.read(_POLL_S):
+                    window.append(_batch_of(message))
+                    self._tell()
+
+    async def _lost_until_now(self, window: Window) -> Batch:
+        epoch, following = await self._head()
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._window = None
+        return Batch(window.following, max(following, window.following + 1), missing=True)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _open(self, sequence: int) -> str:
+        """A consumer of FEED that starts at or before `sequence` of CHANGES; raises Gone outside the window."""
+        start = await self._locate(sequence)
+        consumer, _ = await open_ordered(
+            self._bus, FEED, deliver_policy="by_start_sequence", opt_start_seq=start
+        )
+        return consumer
+
+    async def _locate(self, sequence: int) -> int:
+        """The sequence in FEED of what had `sequence` in CHANGES, or one before it.
+
+        The two differ by a number that changes only where FEED has a hole; the
+        smaller of its first and last value can only start too early.
+        """
+        feed = await self._settled(sequence)
+        if feed["messages"] == 0:
+            return feed["last_seq"] + 1
+        first = await self._source_sequence(feed["first_seq"])
+        last = await self._source_sequence(feed["last_seq"])
+        if sequence < first:
+            raise Gone("the event id is older than the feed", remedy="List again.")
+        start = sequence + min(feed["first_seq"] - first, feed["last_seq"] - last)
+        return min(max(start, feed["first_seq"]), feed["last_seq"] + 1)
+
+    async def _settled(self, sequence: int) -> dict[str, Any]:
+        """The state of FEED: with messages, or empty with everything before `sequence` behind it.
+
+        Raises Gone when it stays empty although `sequence` was stored: too long ago.
+        """
+        until = asyncio.get_running_loop().time() + _LAG_S
+        while True:
+            feed = (await self._bus.jetstream(f"STREAM.INFO.{FEED}"))["state"]
+            epoch, following = await self._head()
+            if epoch != self._epoch:
+                raise Gone("the stream of changes was made anew", remedy="List again.")
+            if feed["messages"] > 0 or sequence >= following:
+                return feed
+            if asyncio.get_running_loop().time() > until:
+                raise Gone("the event id is older than the feed", remedy="List again.")
+            await asyncio.sleep(0.05)
+
+    async def _source_sequence(self, feed_sequence: int) -> int:
+        try:
+            reply = await self._bus.jetstream(f"STREAM.MSG.GET.{FEED}", {"seq": feed_sequence})
+        except wire.JetStreamRefused as error:
+            if error.code != wire.MESSAGE_NOT_FOUND:
+                raise
+            raise Gone("the feed moved on meanwhile", remedy="List again.") from error
+        return _source_of(wire.stored_headers(reply["message"])[_SOURCE])
+
+
+def _source_of(header: str) -> int:
+    """The sequence in CHANGES, out of `<stream> <sequence> <filter> <transform> <subject>`."""
+    return int(header.split(" ", 2)[1])
+
+
+def _batch_of(message: Msg) -> Batch:
+    parts = message.subject.split(".")
+    sequence = _source_of((message.headers or {})[_SOURCE])
+    if len(parts) != _EVENT_SUBJECT_PARTS:
+        return Batch(sequence, sequence + 1)
+    return Batch(sequence, sequence + 1, cluster=parts[4], data=message.data)
+
+
+def _epoch_of(info: dict[str, Any]) -> int:
+    """When the stream was made, in milliseconds since the epoch."""
+    return int(datetime.fromisoformat(info["created"][:23].rstrip("Z") + "+00:00").timestamp() * 1000)
