@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelore.common.crypto import Keyring, KeyringError
+from kubelore.common.crypto import Keyring, KeyringError, Recipient
 from kubelore.common.crypto.files import locked
 from kubelore.common.errors import AlreadyExists, Conflict, IntegrityError, NotFound
 
@@ -37,6 +37,16 @@ def test_a_new_keyring_is_private_and_its_public_half_is_not(path: Path) -> None
     public = path.with_suffix(".pub")
     assert mode(public) == 0o644
     assert base64.b64decode(public.read_bytes()) == keyring.recipient().public_key
+
+
+def test_the_public_half_is_read_from_the_file_beside_the_keyring(path: Path) -> None:
+    keyring = Keyring.create(path, "clusters")
+    public = path.with_suffix(".pub")
+    assert keyring.open_box(Recipient.load(public).seal(b"x", context=HERE), context=HERE) == b"x"
+    for damage in (b"", b"AAAA", b"!!"):
+        public.write_bytes(damage)
+        with pytest.raises(KeyringError, match="no public key"):
+            Recipient.load(public)
 
 
 def test_creating_never_overwrites(path: Path) -> None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from kubelore.common.crypto.context import bound
+from kubelore.common.crypto.files import KeyringError
 from kubelore.common.errors import IntegrityError, Invalid
 
 MAGIC = b"KLB"
@@ -43,11 +44,13 @@ class Recipient:
 
     @classmethod
     def load(cls, path: Path) -> Recipient:
-        """The public half in the `.pub` file beside a keyring. Raises Invalid when it holds none."""
+        """The public half in the `.pub` file beside a keyring. Raises KeyringError when it holds none."""
         try:
-            return cls(base64.b64decode(path.read_bytes(), validate=True))
-        except (OSError, ValueError) as error:
-            raise Invalid(f"{path} holds no public key.", remedy="Is this the keyring folder?") from error
+            return cls(base64.b64decode(path.read_bytes().strip(), validate=True))
+        except (OSError, ValueError, Invalid) as error:
+            raise KeyringError(
+                f"{path} holds no public key.", remedy="It lies beside the keyring, and is made with it."
+            ) from error
 
     def __repr__(self) -> str:
         return f"Recipient({recipient_id(self.public_key).hex()})"
@@ -61,8 +64,9 @@ class Recipient:
     def seal(self, plaintext: bytes, *, context: str) -> bytes:
         """A box that only the holder of the private half can open, under the same context."""
         header = MAGIC + bytes((VERSION,)) + recipient_id(self.public_key)
+        info = _info(header, context)
         try:
-            return header + _SUITE.encrypt(plaintext, self._key, info=_info(header, context))
+            return header + _SUITE.encrypt(plaintext, self._key, info=info)
         except ValueError as error:
             raise Invalid("The recipient's public key is not a usable X25519 key.") from error
 
@@ -90,8 +94,9 @@ def open_box(box: bytes, private_key: X25519PrivateKey, *, context: str) -> byte
             f"The box is sealed to recipient {header[-ID_BYTES:].hex()}; this keyring is {mine.hex()}.",
             remedy="Ask for the public key again, and seal to it.",
         )
+    info = _info(header, context)
     try:
-        return _SUITE.decrypt(box[_HEADER:], private_key, info=_info(header, context))
+        return _SUITE.decrypt(box[_HEADER:], private_key, info=info)
     except (InvalidTag, ValueError) as error:
         raise IntegrityError(
             f"The sealed box {context!r} does not verify: altered, or sealed for another use."
