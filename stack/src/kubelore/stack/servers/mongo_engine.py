@@ -32,6 +32,11 @@ class Engine:
         """Whether it can listen on a socket file instead of a port."""
         return self.kind == "mongod"
 
+    @property
+    def grace_s(self) -> float:
+        """Time to stop by itself. SecantusDB was seen to hang in its stop; its data is on disk all the same."""
+        return 30.0 if self.kind == "mongod" else 5.0
+
     def argv(self, data: Path, port: int, *, cache_mb: int) -> tuple[str, ...]:
         """With authorization, on the loopback address."""
         if self.kind == "mongod":

@@ -25,8 +25,6 @@ from kubelore.stack.private_files import write_private
 from kubelore.stack.servers.base import HOST, Server, accepts_connections
 from kubelore.stack.servers.mongo_engine import SECANTUS_CONFIG, Engine, choose_engine
 
-_STOP_S = 30.0
-
 
 @dataclass(frozen=True)
 class _Provisioned:
@@ -89,7 +87,7 @@ class MongoServer(Server):
     def command(self) -> Command:
         """The chosen engine with authorization, on the loopback address."""
         argv = self.engine.argv(self._data, self.port, cache_mb=self._cache_mb)
-        return Command(self.name, argv, grace_s=_STOP_S)
+        return Command(self.name, argv, grace_s=self.engine.grace_s)
 
     @property
     def _data(self) -> Path:
@@ -116,7 +114,7 @@ class MongoServer(Server):
             socket = Path(private) / "mongo.sock" if self.engine.has_unix_sockets else None
             argv = self.engine.open_argv(self._data, self.port, socket, cache_mb=self._cache_mb)
             log = RotatedLog(self.directory / "setup.log")
-            child = await Child.start(Command(f"{self.name} setup", argv, grace_s=_STOP_S), log.write)
+            child = await Child.start(Command(f"{self.name} setup", argv, grace_s=self.engine.grace_s), log.write)
             try:
                 await until_ready(child, lambda: _listens(socket, self.port), self.ready_within_s)
                 yield quote_plus(str(socket)) if socket else f"{HOST}:{self.port}"
