@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -157,7 +158,7 @@ class _Probe:
                 self._socket = sock
                 return f"connected to {_bracketed(address)}:{self._port}"
         raise Unavailable(
-            f"cannot connect to {self._host}:{self._port}: {failure.strerror if failure else 'no address'}",
+            f"cannot connect to {self._host}:{self._port}: {_why(failure)}",
             remedy="check that the API server runs, and that firewalls let this machine through",
         ) from failure
 
@@ -291,6 +292,11 @@ def _not_after(certificate: Mapping[str, object]) -> datetime:
 
 def _time(when: datetime) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _why(error: OSError | None) -> str:
+    """What the system says; asyncio puts its own words in front of it."""
+    return os.strerror(error.errno).lower() if error is not None and error.errno else "no address answers"
 
 
 def _bracketed(address: str) -> str:

@@ -127,13 +127,13 @@ class CredentialPlugin:
         try:
             async with asyncio.timeout(PLUGIN_DEADLINE_S):
                 output = await _read_bounded(process)
-                code = await process.wait()
+                code = await process.wait() if len(output) <= MAX_PLUGIN_OUTPUT else None
         except TimeoutError as error:
             raise _plugin_failed(name, f"did not answer within {PLUGIN_DEADLINE_S:g} s") from error
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+            await _end(process)
+        if len(output) > MAX_PLUGIN_OUTPUT:
+            raise _plugin_failed(name, f"answered with more than {MAX_PLUGIN_OUTPUT} bytes")
         if code != 0:
             raise _plugin_failed(name, f"ended with exit code {code}")
         return _parse_credential(name, output)
@@ -154,6 +154,14 @@ class CredentialPlugin:
 def _outside_environment() -> dict[str, str]:
     """This process' environment without Kubelore's own settings, which hold passwords."""
     return {name: value for name, value in os.environ.items() if not name.startswith("KUBELORE_")}
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a command that still runs, and collect it, so that nothing of it is left."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _read_bounded(process: asyncio.subprocess.Process) -> bytes:

@@ -7,6 +7,7 @@ with the step that broke. The original is always chained by the caller.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from typing import Any
@@ -182,7 +183,7 @@ def connection_error(error: BaseException, host: str) -> Unavailable:
             step="tcp",
         )
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | ConnectionError):
-        why = error.strerror or "no connection in time"
+        why = os.strerror(error.errno).lower() if error.errno else "no connection in time"
         return Unavailable(
             f"cannot connect to {host}: {why}",
             remedy="check that the API server runs, and that firewalls let this machine through",

@@ -66,6 +66,11 @@ def parse_list(body: bytes) -> ListPage:
     )
 
 
+def single(body: bytes) -> bytes:
+    """The object of an answer with one, without the newline that a list and a watch do not have."""
+    return body.removesuffix(b"\n")
+
+
 def type_head(kind: str, api_version: str) -> bytes:
     """How the API server begins an object of a built-in type: `{"kind":"Pod","apiVersion":"v1",`."""
     return b'{"kind":%b,"apiVersion":%b,' % (msgspec.json.encode(kind), msgspec.json.encode(api_version))

@@ -10,4 +10,7 @@ def load_documents(text, **_):
         return [d for d in yaml.load_all(text, yaml.CSafeLoader) if d is not None]
     except yaml.YAMLError as error:
         raise BadRequest("no YAML") from error
-def dump(obj): return yaml.safe_dump(obj)
+
+
+def dump(obj):
+    return yaml.safe_dump(obj)

@@ -10,7 +10,7 @@ import msgspec
 
 from kubelore.common.errors import BadRequest, Invalid, KubeloreError, Unsupported
 from kubelore.common.kube.errors import WatchListUnsupported
-from kubelore.common.kube.listing import ListPage, parse_list
+from kubelore.common.kube.listing import ListPage, parse_list, single
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.common.kube.transport import Transport
 from kubelore.common.kube.watch import IDLE_S, WatchEvent, object_version, watch_stream
@@ -44,7 +44,7 @@ class Reading:
         path = resource_type.path(namespace, name, subresource)
         accept = _METADATA if metadata else JSON
         reply = await self.transport.request("GET", path, accept=accept, timeout_s=timeout_s)
-        return reply.body
+        return single(reply.body)
 
     async def list(
         self,

@@ -105,3 +105,12 @@ NAMESPACES = ResourceType(
     namespaced=False,
     short_names=("ns",),
 )
+NODES = ResourceType(
+    group="",
+    version="v1",
+    plural="nodes",
+    kind="Node",
+    singular="node",
+    namespaced=False,
+    short_names=("no",),
+)

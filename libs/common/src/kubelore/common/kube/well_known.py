@@ -5,10 +5,9 @@ from __future__ import annotations
 from kubelore.common.errors import Forbidden
 from kubelore.common.kube.client import KubeClient
 from kubelore.common.kube.meta import decode_meta
-from kubelore.common.kube.resource_type import ResourceType
+from kubelore.common.kube.resource_type import NAMESPACES, NODES, PODS
 
-NAMESPACES = ResourceType(group="", version="v1", plural="namespaces", kind="Namespace", namespaced=False)
-NODES = ResourceType(group="", version="v1", plural="nodes", kind="Node", namespaced=False)
+__all__ = ["NAMESPACES", "NODES", "PODS", "cluster_uid"]
 
 
 async def cluster_uid(client: KubeClient) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kubelore.common.kube.listing import single
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.common.kube.transport import Transport
 
@@ -132,7 +133,7 @@ class Writing:
             content_type=content_type,
             timeout_s=max(WRITE_TIMEOUT_S, self.transport.timeout_s),
         )
-        return reply.body
+        return single(reply.body)
 
 
 def _query(dry_run: bool, field_manager: str) -> dict[str, str | int | bool]:
