@@ -3,7 +3,9 @@
 PYTHON ?= python3
 ENV := $(abspath $(or $(UV_PROJECT_ENVIRONMENT),.venv))
 BIN := $(ENV)/bin
-export PATH := $(BIN):$(PATH)
+
+# Not for `up`: the commands it prints must run in the caller's shell, whose PATH is another.
+test lint e2e lab bench: export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test lint bench lab e2e bootstrap
