@@ -18,7 +18,7 @@ from kubelore.common.errors import (
     Unsupported,
 )
 
-_REACH = "Check that the blob store runs and can be reached, and KUBELORE_BLOB_URL."
+_REACH = "Check that the blob store can be reached, that its bucket exists, and KUBELORE_BLOB_URL."
 _CREDENTIALS = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what the key may do."
 
 

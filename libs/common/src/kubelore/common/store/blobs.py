@@ -19,7 +19,7 @@ import obstore
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 from pydantic import SecretStr
 
-from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooLarge, Unavailable
+from kubelore.common.errors import BadRequest, KubeloreError, TooLarge, Unavailable
 from kubelore.common.store.blob_errors import translated
 from kubelore.common.store.keys import checked_key
 from kubelore.common.store.source import Source
@@ -110,11 +110,8 @@ class BlobStore:
 
     async def ping(self) -> None:
         """See that the store answers, takes the credentials and has the bucket. Raises Unavailable."""
-        try:
-            async for _ in self.list("ping"):
-                break
-        except NotFound as error:
-            raise Unavailable(f"{self._name} does not exist.", remedy="Create the bucket.") from error
+        async for _ in self.list("ping"):
+            break
 
     async def put(self, key: str, content: Content, *, create_only: bool = False) -> None:
         """Write a blob, of any size when `content` is an async iterator.
@@ -170,7 +167,7 @@ class BlobStore:
         return content
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
-        """The blob in chunks of about 1 MiB. Raises NotFound, and Unavailable when it ends too soon."""
+        """The blob in chunks of at most 1 MiB. Raises NotFound, and Unavailable when it ends too soon."""
         checked_key(key)
         with translated(key):
             async with asyncio.timeout(DEADLINE_S):
@@ -184,7 +181,9 @@ class BlobStore:
             if chunk is None:
                 break
             seen += len(chunk)
-            yield bytes(chunk)
+            view = memoryview(chunk)
+            for start in range(0, len(view), CHUNK_BYTES):
+                yield bytes(view[start : start + CHUNK_BYTES])
         _see_whole(key, seen, size)
 
     async def head(self, key: str) -> BlobInfo:
