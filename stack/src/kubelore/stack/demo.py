@@ -50,8 +50,7 @@ class Gateway:
 
 def arguments(folder: Path, first_port: int) -> tuple[str, ...]:
     """What kubesim is started with: its clusters keep ports and credentials over restarts."""
-    where = ("--port-base", str(first_port), "--data", str(folder))
-    return ("--clusters", str(CLUSTERS), "--pods", "20", *where)
+    return ("--demo", "--port-base", str(first_port), "--data", str(folder))
 
 
 def listening(first_port: int) -> Callable[[], Awaitable[bool]]:
