@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kubelore.common.settings import CommonSettings
 from kubelore.stack.servers import NatsServer
 
 Connect = Callable[..., Awaitable[Bus]]
+Eventually = Callable[..., Awaitable[None]]
 
 
 def bus_settings(server: NatsServer, replica: str = "") -> CommonSettings:
@@ -52,6 +54,21 @@ async def bus(joining: Connect, limits: StreamLimits) -> Bus:
     joined = await joining()
     await ensure_streams(joined, limits)
     return joined
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Wait until a condition holds, at most a number of seconds."""
+
+    async def wait(condition: Callable[[], object | Awaitable[object]], within_s: float = 10.0) -> None:
+        async with asyncio.timeout(within_s):
+            while True:
+                outcome = condition()
+                if await outcome if isinstance(outcome, Awaitable) else outcome:
+                    return
+                await asyncio.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture

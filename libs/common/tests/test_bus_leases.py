@@ -22,7 +22,7 @@ HOLDER = textwrap.dedent(
     from kubelore.common.settings import CommonSettings
 
     async def main(url, user, password, key, ttl):
-        settings = CommonSettings(nats_url=url, nats_user=user, nats_password=SecretStr(password), replica="stopped-1")
+        settings = CommonSettings(nats_url=url, nats_user=user, nats_password=SecretStr(password))
         bus = await connect(settings, name="stopped")
         lease = await Leases(bus).acquire(key, int(ttl))
         print("held" if lease else "none", flush=True)

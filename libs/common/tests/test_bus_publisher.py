@@ -147,14 +147,14 @@ async def test_the_fence_holds_after_the_server_was_killed(
 
 
 @pytest.mark.parametrize("limits", [StreamLimits(changes_bytes=MIB)])
-async def test_a_full_stream_throttles_and_loses_nothing(bus: Bus, publishing: Publishing) -> None:
+async def test_a_full_stream_throttles_and_loses_nothing(
+    bus: Bus, publishing: Publishing, eventually
+) -> None:
     await create_durables(bus, "reader")
     publisher = await publishing()
     total = 400
     putting = asyncio.create_task(put_many(publisher, total, size=10_000))
-    async with asyncio.timeout(10):
-        while publisher.state != "throttled":
-            await asyncio.sleep(0.01)
+    await eventually(lambda: publisher.state == "throttled")
     read: list[int] = []
     async with asyncio.timeout(60):
         while len(set(read)) < total:
@@ -170,17 +170,22 @@ async def put_many(publisher: ChangePublisher, total: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("limits", [StreamLimits(changes_bytes=MIB)])
-async def test_without_a_consuming_service_changes_does_not_fill_up(bus: Bus, publishing: Publishing) -> None:
+async def test_without_a_consuming_service_changes_does_not_fill_up(
+    bus: Bus, publishing: Publishing, eventually
+) -> None:
     publisher = await publishing()
     async with asyncio.timeout(30):
         await put_many(publisher, 1_000, size=5_000)
         await publisher.flush()
-        while (await bus.jetstream("STREAM.INFO.CHANGES"))["state"]["messages"] > 1:
-            await asyncio.sleep(0.1)
+
+    async def drained() -> bool:
+        return (await bus.jetstream("STREAM.INFO.CHANGES"))["state"]["messages"] <= 1
+
+    await eventually(drained)
 
 
 async def test_what_was_acknowledged_survives_kill_9_and_publishing_goes_on_by_itself(
-    bus: Bus, bus_server, publishing: Publishing
+    bus: Bus, bus_server, publishing: Publishing, eventually
 ) -> None:
     await create_durables(bus, "reader")
     acked: list[Record] = []
@@ -195,9 +200,7 @@ async def test_what_was_acknowledged_survives_kill_9_and_publishing_goes_on_by_i
 
     putting = asyncio.create_task(put_slowly())
     for reached in (500, 2_000, 4_000):
-        async with asyncio.timeout(30):
-            while len(acked) < reached:
-                await asyncio.sleep(0.005)
+        await eventually(lambda reached=reached: len(acked) >= reached, 30)
         await bus_server.kill()
         await bus_server.start()
     async with asyncio.timeout(30):

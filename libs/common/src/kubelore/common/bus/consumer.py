@@ -66,11 +66,14 @@ class ChangeConsumer:
 
     async def run(self) -> None:
         """Consume until cancelled; gives its partitions back at the end."""
-        await create_durables(self._bus, self._service)
         presence: Lease | None = None
+        durables = False
         try:
             while True:
                 try:
+                    if not durables:
+                        await create_durables(self._bus, self._service)
+                        durables = True
                     if presence is None or not presence.held:
                         presence = await self._leases.acquire(self._presence_key(self._bus.replica))
                     await self._balance()
