@@ -46,13 +46,7 @@ def detect_provider(server: str, nodes: Iterable[tuple[str, Mapping[str, str]]] 
     are believed before the address, which a proxy or a private name hides.
     """
     for provider_id, labels in nodes:
-        found: Provider | None = _by_prefix(provider_id, _PROVIDER_ID_PREFIXES)
-        if found is None:
-            hits = (_by_prefix(label, _NODE_LABEL_PREFIXES) for label in labels)
-            found = next((hit for hit in hits if hit is not None), None)
-        if found is None and ".i-" in provider_id and "://" not in provider_id:
-            # Aliyun's controller writes "<region>.<instance>" with no scheme.
-            return "aliyun"
+        found = _of_node(provider_id, labels)
         if found is not None:
             return found
     host = urlsplit(server).hostname or ""
@@ -69,6 +63,18 @@ def detect_region(nodes: Iterable[tuple[str, Mapping[str, str]]]) -> str:
             if labels.get(label):
                 return labels[label]
     return ""
+
+
+def _of_node(provider_id: str, labels: Mapping[str, str]) -> Provider | None:
+    found = _by_prefix(provider_id, _PROVIDER_ID_PREFIXES)
+    if found is not None:
+        return found
+    for label in labels:
+        found = _by_prefix(label, _NODE_LABEL_PREFIXES)
+        if found is not None:
+            return found
+    # Aliyun's controller writes "<region>.<instance>" with no scheme.
+    return "aliyun" if ".i-" in provider_id and "://" not in provider_id else None
 
 
 def _by_prefix(text: str, table: tuple[tuple[str, Provider], ...]) -> Provider | None:

@@ -15,7 +15,7 @@ class GatewaySettings(CommonSettings):
     gateway_host: str = Field(default="127.0.0.1", description="Address to listen on.")
     gateway_port: int = Field(default=8800, description="Port to listen on.")
     admin_token: SecretStr = Field(
-        SecretStr(""), description="The administrator's token; wins over the file."
+        default=SecretStr(""), description="The administrator's token; wins over the file."
     )
     admin_token_file: Path | None = Field(default=None, description="File that holds the administrator's token.")
     max_body_bytes: int = Field(default=8 * 1024 * 1024, description="Largest request body accepted.")

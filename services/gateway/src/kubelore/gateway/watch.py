@@ -47,7 +47,7 @@ class Selection:
 
     def __init__(self, asked: WatchRequest, types: frozenset[str], clusters: frozenset[str] | None) -> None:
         self._types = types
-        self._clusters = clusters
+        self.clusters = clusters
         self._namespaces = asked.namespaces
         self._labels = LabelSelector.parse(asked.labels)
         self._fields = FieldSelector.parse(asked.fields)
@@ -57,7 +57,7 @@ class Selection:
         """Whether anything of this type in this cluster can be part of the selection."""
         if self._types and type_name not in self._types:
             return False
-        return self._clusters is None or cluster in self._clusters
+        return self.clusters is None or cluster in self.clusters
 
     def event(self, change: Change) -> tuple[str, bytes] | None:
         """The event's name and the object, or None when the client does not see this change."""
@@ -73,8 +73,12 @@ class Selection:
 
     def _selected(self, change: Change, raw: bytes) -> tuple[str, bytes] | None:
         found = facts.read(change.type, raw)
-        now = self._matches(found.meta.labels or {}, facts.selectable(change.type, found))
-        before = now if change.was is None else self._matches(change.was.labels, change.was.fields)
+        identity = {"metadata.name": found.meta.name, "metadata.namespace": found.meta.namespace}
+        fields = dict(zip(facts.field_paths(change.type), found.fields, strict=True))
+        now = self._matches(found.meta.labels or {}, identity | fields)
+        before = now
+        if change.was is not None:
+            before = self._matches(change.was.labels, identity | change.was.fields)
         if change.kind in ("created", "deleted"):
             return (_NAMES[change.kind], raw) if now else None
         if now:
@@ -144,7 +148,7 @@ class Watches:
                 queue.put_nowait(None)
 
     async def _follow(self, selection: Selection, seen: _Seen, queue: asyncio.Queue[bytes | None]) -> None:
-        async for event_id, record in self._feed.follow(seen.id):
+        async for event_id, record in self._feed.follow(seen.id, selection.clusters):
             chunk = _render(selection, event_id, record)
             if chunk is not None:
                 await queue.put(chunk)
