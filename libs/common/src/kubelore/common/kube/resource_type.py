@@ -15,10 +15,19 @@ from kubelore.common.errors import BadRequest
 
 
 def encode_segment(text: str) -> str:
-    """Percent-encode one path segment; `.` and `..` would change the path and are refused (BadRequest)."""
-    if text in ("", ".", ".."):
-        raise BadRequest(f"{text!r} cannot be part of a path on an API server")
-    return quote(text, safe="")
+    """Percent-encode one path segment; raises BadRequest for what no object can be called.
+
+    The rule is Kubernetes' own (apimachinery, IsValidPathSegmentName): not `.`
+    nor `..`, and no `/` or `%`. Encoding would not help: an API server decodes
+    `%2F` before it splits the path, so that a name `x/log` would be another
+    resource.
+    """
+    if text in ("", ".", "..") or "/" in text or "%" in text:
+        raise BadRequest(f"{text[:300]!r} cannot be the name of anything on an API server")
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise BadRequest("a name is no text that UTF-8 can write") from error
 
 
 class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
