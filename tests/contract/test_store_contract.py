@@ -20,11 +20,9 @@ from kubelore.common.errors import (
     AlreadyExists,
     BadRequest,
     Conflict,
-    DeadlineExceeded,
     Invalid,
     NotFound,
     TooLarge,
-    Unavailable,
 )
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import (
@@ -362,41 +360,3 @@ async def test_what_mongodb_cannot_hold_is_refused(things: Collection) -> None:
         await things.insert({"_id": 1, "raw": bytes(17 * 1024 * 1024)})
     with pytest.raises(Invalid):
         await things.insert({"name": "without an _id"})
-
-
-async def test_without_credentials_nothing_opens(server: MongoServer) -> None:
-    with pytest.raises(Unavailable, match="credentials") as caught:
-        await open_database(settings_for(f"mongodb://127.0.0.1:{server.port}/?directConnection=true"))
-    assert caught.value.__cause__ is not None
-
-
-async def test_with_a_wrong_password_nothing_opens_and_it_is_not_repeated(server: MongoServer) -> None:
-    url = server.url.replace(server.password, "hunter2wrong")
-    with pytest.raises(Unavailable, match="credentials") as caught:
-        await open_database(settings_for(url))
-    assert "hunter2" not in repr((caught.value.args, caught.value.remedy, caught.value.extra))
-
-
-async def test_what_was_acknowledged_is_there_after_kill_9(server: MongoServer, database: Database) -> None:
-    survivors = database.collection("survivors")
-    await survivors.put({"_id": 0})
-    written = 0
-    enough = asyncio.Event()
-
-    async def write() -> None:
-        nonlocal written
-        for n in itertools.count(1):
-            await survivors.insert({"_id": n})
-            written = n
-            if n == 50:
-                enough.set()
-
-    writer = asyncio.create_task(write())
-    async with asyncio.timeout(30):
-        await enough.wait()
-    await server.kill()
-    with pytest.raises((Unavailable, DeadlineExceeded)):
-        await writer
-    await server.restart()
-    found = {row["_id"] async for row in survivors.scan({"_id": gt(0)})}
-    assert found >= set(range(1, written + 1))
