@@ -170,4 +170,9 @@ def openapi_group(types: ResourceTypes, parts: list[str]) -> Json:
             kind = {"group": group, "version": version, "kind": resource_type.kind}
             patch = {"parameters": parameters, "x-kubernetes-group-version-kind": kind, "responses": {}}
             paths[f"{prefix}{scope}/{resource_type.plural}/{{name}}"] = {"patch": patch}
-    return {"openapi": "3.0.0", "info": {"title": "kubesim", "version": "v1.34.4"}, "paths": paths}
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "kubesim", "version": "v1.34.4"},
+        "paths": paths,
+        "components": {"schemas": {}},
+    }

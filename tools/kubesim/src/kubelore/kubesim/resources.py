@@ -62,6 +62,7 @@ _IN_ALL = {
     *("pods", "services", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs", "cronjobs"),
     *("horizontalpodautoscalers", "replicationcontrollers"),
 }
+_GENERATIONS = {"apps", "batch", "networking.k8s.io", "policy", "apiextensions.k8s.io", "scheduling.k8s.io"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,15 @@ class ResourceType:
         return base64.b64encode(digest[:8]).decode()
 
     @property
+    def has_generation(self) -> bool:
+        """Whether the API server counts `metadata.generation` for objects of this type."""
+        return self.custom is not None or self.group in _GENERATIONS or self.kind == "Pod"
+
+    @property
     def header(self) -> bytes:
-        """What every stored object of this type starts with."""
+        """What every stored object of this type starts with: built-in types say their kind first, as a real server."""
+        if self.custom is None:
+            return f'{{"kind":"{self.kind}","apiVersion":"{self.stored_api_version}",'.encode()
         return f'{{"apiVersion":"{self.stored_api_version}","kind":"{self.kind}",'.encode()
 
     @property

@@ -220,16 +220,16 @@ class ApiServer:
         response = web.StreamResponse(headers={"Content-Type": content_type})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        complete = False
         try:
             async for chunk in chunks:
                 if chunk:
                     await response.write(chunk)
                     await self.injector.pace(request, len(chunk))
-            complete = True
-        finally:
-            if not complete:
-                transport.abort()
+        except ConnectionError:  # the client went: the usual end of a stream
+            return response
+        except BaseException:
+            transport.abort()
+            raise
         return response
 
 

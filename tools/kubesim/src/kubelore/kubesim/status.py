@@ -28,9 +28,10 @@ class ApiError(Exception):
             "metadata": {"continue": self.continue_} if self.continue_ else {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         }
+        if self.reason:
+            answer["reason"] = self.reason
         if self.details:
             answer["details"] = self.details
         return answer

@@ -11,6 +11,7 @@ from .cluster import NAME_ALPHABET, ClusterState, timestamp
 from .mergekeys import MergeRules
 from .resources import ResourceType
 from .status import (
+    ApiError,
     Json,
     already_exists,
     bad_request,
@@ -52,7 +53,7 @@ def create(call: Call, obj: Json, *, applied: bool = False) -> Entry:
     check_type(call.type, obj)
     meta = obj.setdefault("metadata", {})
     if meta.get("resourceVersion"):
-        raise bad_request("resourceVersion should not be set on objects to be created")
+        raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
     if meta.get("generateName") and not meta.get("name"):
         meta["name"] = meta["generateName"] + "".join(secrets.choice(NAME_ALPHABET) for _ in range(5))
     if not meta.get("name"):
@@ -65,8 +66,9 @@ def create(call: Call, obj: Json, *, applied: bool = False) -> Entry:
         meta.pop("namespace", None)
     if call.cluster.store.find(call.type, call.namespace, meta["name"]) is not None:
         raise already_exists(call.type.group, call.type.plural, meta["name"])
-    meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(), "generation": 1}
-    for field in ("deletionTimestamp", "deletionGracePeriodSeconds"):
+    meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
+    meta |= {"generation": 1} if call.type.has_generation else {}
+    for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
         meta.pop(field, None)
     if not applied:
         ownership.track({}, obj, _manager(call, "Update"), MergeRules.of(call.type))
@@ -217,7 +219,8 @@ async def delete(call: Call) -> Entry | Json:
     remaining = None if dry else deletion.delete(call.cluster, call.type, entry, propagation)
     if remaining is not None:
         return remaining
-    details = {"name": entry.name, "group": call.type.group, "kind": call.type.plural, "uid": entry.uid}
+    details = {"name": entry.name, "kind": call.type.plural, "uid": entry.uid}
+    details |= {"group": call.type.group} if call.type.group else {}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
