@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
+from kubelore.common.settings import CommonSettings
 from kubelore.lab.waiting import wait_for
 from kubelore.stack.embedded import Choices, EmbeddedStack
+from kubelore.stack.kept import Kept
 from kubelore.stack.layout import DataDirectory, RunningStack
 
 
@@ -29,6 +32,16 @@ class Kubelore:
 
     async def close(self) -> None:
         await self.http.aclose()
+
+    def bus_settings(self) -> CommonSettings:
+        """How a test gets onto the bus of the stack."""
+        directory = DataDirectory(self.data)
+        kept = Kept.load(directory)
+        return CommonSettings(
+            nats_url=f"nats://127.0.0.1:{kept.ports['nats']}",
+            nats_user="stack",
+            nats_password=SecretStr(kept.password("stack")),
+        )
 
     def pid(self, process: str) -> int:
         """The process id that the supervisor knows now."""

@@ -232,6 +232,10 @@ class ApiServerContract:
         body = config_map("a") | {"kind": "Secret"}
         assert (await api("POST", maps, body)).refusal == (400, "BadRequest")
 
+    async def test_a_body_over_the_limit_is_too_large(self, api: Api, maps: str) -> None:
+        answer = await api("POST", maps, config_map("a", x="x" * (3 * 1024 * 1024)))
+        assert answer.refusal == (413, "RequestEntityTooLarge")
+
     async def test_dry_run_changes_nothing(self, api: Api, maps: str) -> None:
         assert (await api("POST", f"{maps}?dryRun=All", config_map("a"))).code == 201
         assert (await api("GET", f"{maps}/a")).code == 404

@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,8 @@ def configmap(name: str, data: dict[str, str] | None = None, **metadata: Any) ->
 async def open_cluster(kubeconfig: str, forget_history: Callable[[], Awaitable[None]]) -> Cluster:
     client = KubeClient(read_kubeconfig(kubeconfig, None, POLICY), POLICY)
     namespace = json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    try:
+    with suppress(AlreadyExists):
         await client.create(NAMESPACES, None, namespace.encode())
-    except AlreadyExists:
-        pass
     return Cluster(client, kubeconfig, forget_history)
 
 

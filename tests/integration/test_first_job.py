@@ -51,7 +51,9 @@ async def apply(plane, *manifests: str) -> None:
 async def test_the_list_shows_what_kubectl_shows_in_both_clusters(fleet, lab_pair) -> None:
     for name, plane in (("alpha", lab_pair.first), ("beta", lab_pair.second)):
         said = json.loads(
-            await plane.kubectl()("get", "namespaces,services,clusterroles", "-A", "-o", "json")
+            await plane.kubectl()(
+                "get", "namespaces,services,clusterroles", "-A", "-o", "json", "--show-managed-fields"
+            )
         )
         expected = {item["metadata"]["uid"]: item for item in said["items"]}
 

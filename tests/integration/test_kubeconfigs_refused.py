@@ -71,7 +71,11 @@ contexts:
     report = (await kubelore.http.post("/api/k8s/clusters/inspect", json={"kubeconfig": text})).json()
     good, exec_ = report["contexts"]
     assert (good["usable"], report["current_context"]) == (True, "good")
-    assert (exec_["usable"], exec_["suggested_name"], exec_["authentication"]) == (False, "prod-eu", "exec")
+    assert (exec_["usable"], exec_["suggested_name"], exec_["authentication"]) == (
+        False,
+        "prod-eu-eu-west-1",
+        "exec",
+    )
     assert exec_["refusal"]
     assert (await kubelore.http.get("/api/k8s/clusters/list")).json()["items"] == []
 

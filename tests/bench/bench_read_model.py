@@ -1,0 +1,149 @@
+"""What the read model alone costs: memory and time, over synthetic pods, in one process.
+
+    python tests/bench/bench_read_model.py [--pods 100000] [--clusters 20]
+
+Times are those of the calls themselves; bus, gateway and HTTP come on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from synthetic_pods import pods
+
+from kubelore.common.contracts.resources import ClusterState, Page, Query
+from kubelore.common.kube.resource_type import PODS
+from kubelore.resource_ops.query import fetch, get, query
+from kubelore.resource_ops.read_model import ReadModel
+
+Line = tuple[str, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pods", type=int, default=100_000)
+    parser.add_argument("--clusters", type=int, default=20)
+    options = parser.parse_args()
+    models = ReadModel()
+    lines = _fill(models, options.pods // options.clusters, options.clusters)
+    lines += _pages(models) + _large(models) + _updates(models)
+    print("| work | measured |\n|---|---|")
+    for work, measured in lines:
+        print(f"| {work} | {measured} |")
+
+
+def _rss() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _fill(models: ReadModel, each: int, clusters: int) -> list[Line]:
+    list(pods(1000, seed=-1))
+    gc.collect()
+    before, raw_bytes, seconds = _rss(), 0, 0.0
+    for number in range(clusters):
+        listed = list(pods(each, seed=number))
+        raw_bytes += sum(map(len, listed))
+        started = time.perf_counter()
+        models.open(f"cluster-{number:02d}").replace(PODS, listed, "200000000")
+        seconds += time.perf_counter() - started
+        del listed
+    gc.collect()
+    total = each * clusters
+    packed = sum(model.held_bytes() for model in models.clusters.values())
+    started = time.perf_counter()
+    query(models, Query(clusters=list(models.clusters), types=["pods"], limit=1), _live)
+    first = time.perf_counter() - started
+    return [
+        (
+            f"{total:,} pods in {clusters} clusters, raw JSON",
+            f"{raw_bytes / 1e6:.0f} MB, {raw_bytes // total} bytes each",
+        ),
+        (
+            "memory growth with all indexes (of it packed objects)",
+            f"{(_rss() - before) / 1e6:.0f} MB ({packed / 1e6:.0f} MB)",
+        ),
+        ("first list taken in", f"{total / seconds:,.0f} pods/s"),
+        ("first query of an order (made once)", f"{first * 1e3:.0f} ms"),
+    ]
+
+
+def _live(cluster: str, types: frozenset[str]) -> ClusterState:
+    return ClusterState(name=cluster, status="live")
+
+
+def _timed(work: Callable[[], object], times: int) -> str:
+    taken: list[float] = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append((time.perf_counter() - started) * 1e3)
+    taken.sort()
+    return f"{taken[times // 2]:.2f} / {taken[min(times - 1, times * 99 // 100)]:.2f} ms"
+
+
+def _pages(models: ReadModel) -> list[Line]:
+    asked = {
+        "page of 100 whole objects": Query(clusters=[], limit=100),
+        "page of 100 in the middle": Query(clusters=[], limit=100, after=["m", "", "", "", ""]),
+        "page of 100, keys only": Query(clusters=[], limit=100, objects=False),
+        "page of 100 as a table": Query(clusters=[], limit=100, view="table"),
+        "label selector, 2 requirements": Query(
+            clusters=[], limit=100, labels="tier=web,team in (team-01,team-02)"
+        ),
+        "field selector status.phase": Query(clusters=[], limit=100, fields="status.phase=Pending"),
+        "field selector status.podIP (not indexed)": Query(
+            clusters=[], limit=100, fields="status.podIP=10.1.2.3"
+        ),
+        "substring that no pod has": Query(clusters=[], limit=100, search="nowhere-at-all"),
+        "substring in 2 % of the pods": Query(clusters=[], limit=100, search="checkout-api"),
+        "substring in every pod": Query(clusters=[], limit=100, search="registry"),
+    }
+    return [(f"{work}, p50 / p99", _timed(_ask(models, query), 200)) for work, query in asked.items()]
+
+
+def _ask(models: ReadModel, asked: Query) -> Callable[[], Page]:
+    asked.clusters, asked.types = list(models.clusters), ["pods"]
+    return lambda: query(models, asked, _live)
+
+
+def _large(models: ReadModel) -> list[Line]:
+    lines = [
+        (
+            f"10,000 in one answer, {view}, p50 / p99",
+            _timed(_ask(models, Query(clusters=[], limit=10_000, view=view)), 20),
+        )
+        for view in ("metadata", "object", "table")
+    ]
+    ids = [row.id for row in _ask(models, Query(clusters=[], limit=100, objects=False))().rows]
+    one = iter(ids * 50)
+    lines.append(("get of one object, p50 / p99", _timed(lambda: get(models, next(one)), 5000)))
+    lines.append(("fetch of 100 objects, p50 / p99", _timed(lambda: fetch(models, ids), 200)))
+    return lines
+
+
+def _updates(models: ReadModel) -> list[Line]:
+    """The last cluster's pods once more: a new version each, with another status."""
+    model = list(models.clusters.values())[-1]
+    changed = []
+    for number, row in enumerate(model):
+        rv = str(row.rv).encode()
+        newer = str(300_000_000 + number).encode()
+        raw = row.whole().replace(b'"resourceVersion":"%b"' % rv, b'"resourceVersion":"%b"' % newer)
+        changed.append(raw.replace(b'"restartCount":', b'"restartCount":1'))
+    started = time.perf_counter()
+    for raw in changed:
+        model.upsert(PODS, raw)
+    seconds = time.perf_counter() - started
+    return [("updates of the status taken in", f"{len(changed) / seconds:,.0f}/s")]
+
+
+if __name__ == "__main__":
+    main()

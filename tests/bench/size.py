@@ -1,0 +1,66 @@
+"""How big a run is: the real one, and one small enough for the test suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """`runs` short runs of at most `samples` calls and `run_s` seconds each; `starts` starts of the stack."""
+
+    clusters: int
+    pods: int
+    runs: int
+    samples: int
+    run_s: float
+    starts: int
+    rival_runs: int
+    watch_s: float
+    changes_per_second: int
+    busy_s: float
+    updates_per_second: int
+    whole_lists: bool
+    targets: bool
+
+    @property
+    def all_pods(self) -> int:
+        """Pods in all clusters together."""
+        return self.clusters * self.pods
+
+    @property
+    def one_app(self) -> int:
+        """Pods of one of the ten apps that kubesim makes, in all clusters together."""
+        return self.all_pods // 10
+
+
+FULL = Size(
+    clusters=20,
+    pods=5_000,
+    runs=3,
+    samples=200,
+    run_s=4.0,
+    starts=3,
+    rival_runs=3,
+    watch_s=10.0,
+    changes_per_second=200,
+    busy_s=5.0,
+    updates_per_second=1_000,
+    whole_lists=True,
+    targets=True,
+)
+QUICK = Size(
+    clusters=2,
+    pods=200,
+    runs=1,
+    samples=20,
+    run_s=2.0,
+    starts=1,
+    rival_runs=1,
+    watch_s=2.0,
+    changes_per_second=40,
+    busy_s=1.0,
+    updates_per_second=50,
+    whole_lists=False,
+    targets=False,
+)
