@@ -13,7 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -45,10 +49,10 @@ class Connection:
         assert answer.status == 200, f"{target} answered {answer.status}: {body[:500]!r}"
         return body
 
-    def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
-        """Status and body."""
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+        """Status and body of the answer."""
         headers = {**self._headers, "Content-Type": "application/json"}
-        self._http.request("POST", path, json.dumps(body), headers)
+        self._http.request(method, path, json.dumps(body) if body is not None else None, headers)
         answer = self._http.getresponse()
         return answer.status, answer.read()
 
@@ -58,10 +62,22 @@ class Connection:
 
 
 def measure(call: Callable[[], Any], size: Size) -> Latency:
-    """Call it in several short runs, each bounded in count and time, after a few calls that do not count."""
+    """What one client sees; see `sample`."""
+    return Latency.of(sample(call, size))
+
+
+def measure_together(calls: Sequence[Callable[[], Any]], size: Size) -> Latency:
+    """What several clients see who all call at the same time, each from a thread of its own."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        sampled = list(pool.map(lambda call: sample(call, size), calls))
+    return Latency.of([list(chain(*together)) for together in zip(*sampled, strict=True)])
+
+
+def sample(call: Callable[[], Any], size: Size) -> list[list[float]]:
+    """Seconds of each call, in several short runs bounded in count and time; the first three do not count."""
     for _ in range(3):
         call()
-    runs = []
+    runs: list[list[float]] = []
     for _ in range(size.runs):
         taken: list[float] = []
         until = time.perf_counter() + size.run_s
@@ -70,23 +86,28 @@ def measure(call: Callable[[], Any], size: Size) -> Latency:
             call()
             taken.append(time.perf_counter() - begun)
         runs.append(taken)
-    return Latency.of(runs)
+    return runs
 
 
-def own_cost(body: bytes, size: Size) -> float:
-    """Seconds (p50) that the client and the loopback take of a call with this answer."""
+def own_cost(body: bytes, size: Size, clients: int = 1) -> float:
+    """Seconds (p50) that client and loopback take of a call with this answer."""
+    with echo_server(body) as url, ExitStack() as closing:
+        connections = [Connection(url, {}) for _ in range(clients)]
+        for connection in connections:
+            closing.callback(connection.close)
+        return measure_together([partial(connection.get, "/") for connection in connections], size).p50
+
+
+@contextmanager
+def echo_server(body: bytes) -> Iterator[str]:
+    """The URL of a process that answers everything with this body."""
     with tempfile.NamedTemporaryFile(suffix=".body") as file:
         file.write(body)
         file.flush()
         command = [sys.executable, "-m", "tests.bench.echo", file.name]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            connection = Connection(server.stdout.readline().strip(), {})
             try:
-                return measure(lambda: connection.get("/"), size).p50
+                yield server.stdout.readline().strip()
             finally:
-                connection.close()
-        finally:
-            server.kill()
-            server.wait()
+                server.kill()

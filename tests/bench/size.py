@@ -18,7 +18,6 @@ class Size:
     rival_runs: int
     watch_s: float
     changes_per_second: int
-    busy_s: float
     updates_per_second: int
     whole_lists: bool
     targets: bool
@@ -44,7 +43,6 @@ FULL = Size(
     rival_runs=3,
     watch_s=10.0,
     changes_per_second=200,
-    busy_s=5.0,
     updates_per_second=1_000,
     whole_lists=True,
     targets=True,
@@ -59,7 +57,6 @@ QUICK = Size(
     rival_runs=1,
     watch_s=2.0,
     changes_per_second=40,
-    busy_s=1.0,
     updates_per_second=50,
     whole_lists=False,
     targets=False,

@@ -28,7 +28,11 @@ def sync(world: World) -> list[Row]:
     second_memory = _memory(stack)
     what = f"{size.all_pods:,} pods in {size.clusters} clusters"
     rows = [
-        _timed(f"first sync of {what}, from the first `clusters/add` to all live and counted", world.first_sync_s, world),
+        _timed(
+            f"first sync of {what}, from the first `clusters/add` to all live and counted",
+            world.first_sync_s,
+            world,
+        ),
         _timed("the same after a restart of resource-ops (SIGTERM), its start included", restart_s, world),
     ]
     raw = _raw_bytes(world)

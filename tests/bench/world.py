@@ -88,7 +88,7 @@ def connect(stack: Stack) -> Connection:
 def add_cluster(stack: Stack, name: str, kubeconfig: str) -> None:
     """Onboard it through the API."""
     connection = connect(stack)
-    status, said = connection.post("/api/k8s/clusters/add", {"name": name, "kubeconfig": kubeconfig})
+    status, said = connection.send("POST", "/api/k8s/clusters/add", {"name": name, "kubeconfig": kubeconfig})
     connection.close()
     assert status == 201, f"adding {name} answered {status}: {said[:500]!r}"
 
