@@ -1,7 +1,7 @@
 """The two stores: MongoDB for metadata, and a blob store for large sealed things.
 
 Each is loaded when its name is first used: pymongo costs 35 MB and 0.4 s,
-obstore 8 MB, and not every process needs both (docs/decisions/0013).
+obstore 8 MB, and not every process needs both (docs/decisions/0012).
 """
 
 from __future__ import annotations
