@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -237,6 +241,71 @@ async def test_publishing_before_the_bus_is_there_is_unavailable(bus: Bus, bus_s
         async with asyncio.timeout(10):
             await ChangePublisher(bus, "other", lease).fence()
     await lease.release()
+
+
+OLD_HOLDER = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pydantic import SecretStr
+    from kubelore.common.bus import ChangePublisher, LeaseLost, Leases, connect
+    from kubelore.common.contracts.changes import Change
+    from kubelore.common.settings import CommonSettings
+
+    async def main(url, user, password, cluster):
+        bus = await connect(
+            CommonSettings(nats_url=url, nats_user=user, nats_password=SecretStr(password)), name="old"
+        )
+        lease = await Leases(bus).acquire(f"observer.{cluster}", 3)
+        publisher = ChangePublisher(bus, cluster, lease)
+        await publisher.fence()
+        number = 0
+        try:
+            while True:
+                number += 1
+                await publisher.put(
+                    Change(cluster=cluster, incarnation=1, type="pods", uid="old", id="x", kind="updated",
+                           rv=str(number), at=0.0, object=bytes(2_000))
+                )
+                if number == 500:
+                    print("publishing", flush=True)
+        except LeaseLost:
+            print("lost", flush=True)
+        await bus.close()
+
+    asyncio.run(main(*sys.argv[1:]))
+    """
+)
+
+
+async def test_a_holder_stopped_in_the_middle_of_publishing_publishes_nothing_when_it_wakes(
+    bus: Bus, bus_server, publishing: Publishing
+) -> None:
+    await create_durables(bus, "reader")
+    old = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", OLD_HOLDER, bus_server.url, bus_server.user, bus_server.password, CLUSTER),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert old.stdout is not None
+    async with asyncio.timeout(30):
+        assert await old.stdout.readline() == b"publishing\n"
+    os.kill(old.pid, signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        new = await publishing()
+    for number in range(100):
+        await new.put(change(number))
+    async with asyncio.timeout(5):
+        await new.flush()
+    os.kill(old.pid, signal.SIGCONT)
+    async with asyncio.timeout(10):
+        assert await old.stdout.readline() == b"lost\n"
+        await old.wait()
+    await new.put(change(100))
+    async with asyncio.timeout(5):
+        await new.flush()
+    records = [record for record in await read_all(bus) if isinstance(record, Change)]
+    first_new = next(index for index, record in enumerate(records) if record.uid != "old")
+    assert first_new >= 500
+    assert versions(records[first_new:]) == list(range(101))  # type: ignore[arg-type]
 
 
 class StolenLease:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -200,3 +202,34 @@ async def test_without_a_server_a_request_fails_at_once_and_works_again_after_it
     await bus_server.start()
     await eventually(lambda: bus.connected)
     assert (await bus.request(ECHO, Ask(9))).data == bytes(9)
+
+
+async def test_a_frozen_server_costs_each_caller_its_deadline_and_no_memory(
+    bus: Bus, serving, bus_server, eventually
+) -> None:
+    await serving(sized)
+    os.kill(bus_server.pid, signal.SIGSTOP)
+    try:
+        # Each fills the queue to the server a little more, until the next ones are refused.
+        asked = [
+            asyncio.create_task(bus.ask("kubelore.v1.nobody", bytes(2**20), deadline_s=1)) for _ in range(60)
+        ]
+        done, late = await asyncio.wait(asked, timeout=5)
+        assert not late
+        assert all(isinstance(task.exception(), Unavailable | DeadlineExceeded) for task in done)
+        assert bus.client.pending_data_size < 25 * 2**20
+        hanging = asyncio.create_task(bus.send("kubelore.v1.nobody", b"x"))
+        await asyncio.sleep(0)
+        hanging.cancel()
+        done, _ = await asyncio.wait({hanging}, timeout=1)
+        assert done
+    finally:
+        os.kill(bus_server.pid, signal.SIGCONT)
+
+    async def answers() -> bool:
+        try:
+            return len((await bus.request(ECHO, Ask(9))).data) == 9
+        except Unavailable:
+            return False
+
+    await eventually(answers, 30)

@@ -39,6 +39,8 @@ E = TypeVar("E")
 _CONNECT_DEADLINE_S = 30.0
 _API_DEADLINE_S = 5.0
 _PENDING_BYTES = 8 * 1024 * 1024
+"""Unsent bytes from which a sender waits; from twice as many on the next is refused."""
+_STALLED_BYTES = 2 * _PENDING_BYTES
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,40}[a-z0-9])?\Z")
 
 
@@ -166,12 +168,8 @@ class Bus:
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, deadline_s: float
     ) -> Msg:
         """One raw request; the client's errors become ours. For this package and for tests."""
-        if not self.client.is_connected:
-            raise Unavailable(f"{subject}: not connected to the bus", remedy="Is the NATS server reachable?")
-        if len(payload) > self.client.max_payload:
-            raise TooLarge(
-                f"{subject}: {len(payload)} bytes, at most {self.client.max_payload} fit one message"
-            )
+        self._check_sendable(subject, len(payload))
+        cancelled = _cancellations()
         try:
             async with asyncio.timeout(deadline_s):
                 return await self.client.request(
@@ -179,16 +177,28 @@ class Bus:
                 )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise wire.bus_error(error, subject) from error
+        finally:
+            _cancel_again(cancelled)
 
     async def send(self, subject: str, payload: bytes, *, reply: str = "") -> None:
         """Publish one message nobody acknowledges; Unavailable while the bus is away or stalled."""
-        if not self.client.is_connected:
-            raise Unavailable(f"{subject}: not connected to the bus")
+        self._check_sendable(subject, len(payload))
+        cancelled = _cancellations()
         try:
             async with asyncio.timeout(_API_DEADLINE_S):
                 await self.client.publish(subject, payload, reply=reply)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise wire.bus_error(error, subject) from error
+        finally:
+            _cancel_again(cancelled)
+
+    def _check_sendable(self, subject: str, size: int) -> None:
+        if not self.client.is_connected:
+            raise Unavailable(f"{subject}: not connected to the bus", remedy="Is the NATS server reachable?")
+        if size > self.client.max_payload:
+            raise TooLarge(f"{subject}: {size} bytes, at most {self.client.max_payload} fit one message")
+        if self.client.pending_data_size > _STALLED_BYTES:
+            raise Unavailable(f"{subject}: the server does not read", remedy="Is the NATS server overloaded?")
 
     async def store(
         self,
@@ -239,6 +249,17 @@ class Bus:
 
     async def _on_closed(self) -> None:
         self.closed.set()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def _cancel_again(before: int) -> None:
+    """Raise the cancellation that came since `before`: nats-py swallows one that meets it while flushing."""
+    if _cancellations() > before:
+        raise asyncio.CancelledError
 
 
 def _checked(data: bytes, what: str) -> dict[str, Any]:
