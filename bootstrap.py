@@ -82,6 +82,7 @@ def sync(uv: Path, *, dev: bool) -> None:
     if not (environment() / "bin" / "python").exists():
         print("Making the environment (once; it downloads some 100 MB) ...", file=sys.stderr, flush=True)
         command.remove("--quiet")
+        command.append("--compile-bytecode")  # else every process of the first start compiles for itself
         if "UV_PYTHON" not in os.environ:
             command += ["--python", sys.executable]
     done = subprocess.run(command, cwd=ROOT, check=False)

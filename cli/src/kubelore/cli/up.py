@@ -39,14 +39,15 @@ def up(
     detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
 ) -> None:
     """Start Kubelore on this machine, with its servers, and keep it in the foreground."""
-    from kubelore.cli.detached import start_detached
+    directory = _directory(context, data)
+    if detach:
+        from kubelore.cli.detached import start_detached
+
+        start_detached(directory, port=port, no_demo=no_demo)
+        return
     from kubelore.cli.foreground import run
     from kubelore.stack.embedded import Choices
 
-    directory = _directory(context, data)
-    if detach:
-        start_detached(directory, port=port, no_demo=no_demo)
-        return
     choices = Choices(directory.root, port, not no_demo)
     raise typer.Exit(run(choices, verbose=verbose, with_banner=not detached))
 

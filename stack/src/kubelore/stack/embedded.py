@@ -1,8 +1,8 @@
 """Kubelore on one machine without containers: servers, services and demo, each a supervised process.
 
 A start takes over ports, passwords and data of the start before. What does not
-depend on each other starts at the same time: both servers and the simulated
-clusters first, then all services.
+depend on each other starts at the same time: both servers first, then all
+services and the simulated clusters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kubelore.stack.programs import (
     python_environment,
     service_environment,
 )
-from kubelore.stack.readiness import bus_ping, http_ready
+from kubelore.stack.readiness import bus_ready, http_ready
 from kubelore.stack.servers import Account, MongoServer, NatsServer
 from kubelore.stack.supervisor import Supervisor
 
@@ -85,8 +85,8 @@ class EmbeddedStack:
         identity = Identity.of(os.getpid()) or Identity(os.getpid(), 0.0)
         self._said = RunningStack(identity.pid, identity.started_at, self.url, "starting", time.time())
         self._tell()
-        addresses = await self._start_servers()
-        await self._start_services(addresses)
+        nats, mongo = await self._start_servers()
+        await self._start_services(nats, mongo)
         if self._choices.with_demo:
             await self._onboard_demo()
         self._enter("ready")
@@ -139,19 +139,18 @@ class EmbeddedStack:
             self._lock.release()
             raise
 
-    async def _start_servers(self) -> Addresses:
+    async def _start_servers(self) -> tuple[NatsServer, MongoServer]:
         kept, root = self._kept, self.directory.root
         passwords = {user: kept.password(user) for user in BUS_USERS}
         nats = NatsServer(root / "nats", port=kept.port("nats"), accounts=(Account("KUBELORE", passwords),))
         mongo = MongoServer(root / "mongo", port=kept.port("mongo"), password=kept.password("mongo"))
-        simulated = [self._kubesim(kept)] if self._choices.with_demo else []
         await asyncio.to_thread(kept.save, self.directory)
-        await self._supervisor.start(nats, mongo, *simulated)
-        blobs = self.directory.blobs.as_uri()
-        return Addresses(nats.url, mongo.url, blobs, self.directory.keyring, passwords)
+        await self._supervisor.start(nats, mongo)
+        return nats, mongo
 
-    def _kubesim(self, kept: Kept) -> PythonProgram:
-        port = kept.port(KUBESIM, count=demo.CLUSTERS)
+    async def _kubesim(self) -> PythonProgram:
+        port = self._kept.port(KUBESIM, count=demo.CLUSTERS)
+        await asyncio.to_thread(self._kept.save, self.directory)
         return PythonProgram(
             KUBESIM,
             "kubelore.kubesim",
@@ -160,18 +159,20 @@ class EmbeddedStack:
             python_environment(),
         )
 
-    async def _start_services(self, addresses: Addresses) -> None:
+    async def _start_services(self, nats: NatsServer, mongo: MongoServer) -> None:
         port = self._kept.ports[GATEWAY]
-        async with bus_ping(addresses.nats_url, "stack", addresses.passwords["stack"]) as ping:
-            programs: list[PythonProgram] = []
-            for service in SERVICES:
-                env = service_environment(service, addresses)
-                if service == GATEWAY:
-                    env |= gateway_environment(port, self.directory.admin_token)
-                probe = http_ready(HOST, port, "/readyz") if service == GATEWAY else ping.of(service)
-                module = f"kubelore.{service.replace('-', '_')}"
-                programs.append(PythonProgram(service, module, probe, env=env))
-            await self._supervisor.start(*programs)
+        blobs, keyring = self.directory.blobs.as_uri(), self.directory.keyring
+        addresses = Addresses(nats.url, mongo.url, blobs, keyring, nats.accounts[0].users)
+        programs = [await self._kubesim()] if self._choices.with_demo else []
+        for service in SERVICES:
+            env = service_environment(service, addresses)
+            probe = bus_ready(nats, "stack", service)
+            if service == GATEWAY:
+                env |= gateway_environment(port, self.directory.admin_token)
+                probe = http_ready(port, "/readyz")
+            module = f"kubelore.{service.replace('-', '_')}"
+            programs.append(PythonProgram(service, module, probe, env=env))
+        await self._supervisor.start(*programs)
 
     async def _onboard_demo(self) -> None:
         gateway = demo.Gateway(HOST, self._kept.ports[GATEWAY], self.token)
