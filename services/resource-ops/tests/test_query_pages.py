@@ -158,10 +158,10 @@ def _fill(found: list[tuple[str, str, dict]]) -> tuple[ReadModel, dict[str, tupl
     kept: dict[str, tuple[str, str, dict]] = {}
     for cluster, kind, body in found:
         meta = body["metadata"]
-        id = f"{cluster}:{kind}:{meta['namespace']}:{meta['name']}"
-        if id not in kept:
+        rid = f"{cluster}:{kind}:{meta['namespace']}:{meta['name']}"
+        if rid not in kept:
             models.open(cluster).upsert(TYPES[kind], json.dumps(body).encode())
-            kept[id] = (cluster, kind, body)
+            kept[rid] = (cluster, kind, body)
     return models, kept
 
 
@@ -185,13 +185,13 @@ def test_a_walk_over_pages_equals_brute_force(found, asked):
     if asked.fields.startswith(("status", "spec")):
         asked.types = ["po"]
     models, kept = _fill(found)
-    matching = {id: of for id, of in kept.items() if _matches(asked, *of)}
-    expected = sorted((_key(asked, *of), id) for id, of in matching.items())
+    matching = {rid: of for rid, of in kept.items() if _matches(asked, *of)}
+    expected = sorted((_key(asked, *of), rid) for rid, of in matching.items())
     if asked.sort.startswith("-"):
         expected.reverse()
     rows = _walk(models, asked)
     assert [(row.key, row.id) for row in rows] == expected
-    assert [json.loads(row.object) for row in rows] == [matching[id][2] for _, id in expected]
+    assert [json.loads(row.object) for row in rows] == [matching[rid][2] for _, rid in expected]
     page = query(models, asked, live)
     assert page.total == len(expected)
     assert {state.name: state.count for state in page.clusters} == {
@@ -224,11 +224,11 @@ def test_rows_present_throughout_are_seen_exactly_once_while_others_come_and_go(
         meta["resourceVersion"] = "1000"
         models.open(cluster).upsert(TYPES[kind], json.dumps(body).encode())
         models.open(kept[ids[place % len(ids)]][0]).replace(DEPLOYMENTS, [], "5000")
-        stay = {id for id in stay if models.get(id) is not None}
+        stay = {rid for rid in stay if models.get(rid) is not None}
     if sort != "-created":  # a recreated object has another key in this order, and may rightly come twice
         assert len(seen) == len(set(seen))
-    for id in stay - touched:
-        assert seen.count(id) == 1
+    for rid in stay - touched:
+        assert seen.count(rid) == 1
 
 
 def _three() -> ReadModel:
@@ -303,6 +303,6 @@ def test_what_cannot_be_understood_is_refused_and_named(asked: Query, named: str
 
 def test_an_unsupported_field_names_the_supported_ones():
     models, _ = _fill([])
-    with pytest.raises(BadRequest, match='"spec.replicas" is not a known field selector') as refused:
+    with pytest.raises(BadRequest, match=r'"spec\.replicas" is not a known field selector') as refused:
         query(models, Query(clusters=["east"], types=["deploy"], fields="spec.replicas=1"), live)
     assert "metadata.name, metadata.namespace" in (refused.value.remedy or "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from zlib import crc32
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -195,16 +195,16 @@ def test_any_sequence_leaves_what_a_dict_would_hold(sequence):
 
 
 def _check_counts(models: ReadModel, expected: dict[str, bytes]) -> None:
-    objects = {id: json.loads(raw) for id, raw in expected.items()}
+    objects = {rid: json.loads(raw) for rid, raw in expected.items()}
     for cluster, model in models.clusters.items():
-        assert model.total() == sum(id.startswith(f"{cluster}:") for id in objects)
+        assert model.total() == sum(rid.startswith(f"{cluster}:") for rid in objects)
     for phase in ("", "Running", "Failed"):
         matching = sum(o["status"]["phase"] == phase for o in objects.values())
         numbers = models.index.phases.get(phase)
         assert len(numbers) == matching
     for text in ("own=red", "app=db", "c:2"):
         found = {row.id for row in models.index.held(models.index.search(text))}
-        assert found == {id for id, o in objects.items() if text in _texts(o)}
+        assert found == {rid for rid, o in objects.items() if text in _texts(o)}
 
 
 def _texts(o: dict) -> str:
@@ -307,8 +307,8 @@ def test_over_the_budget_a_type_keeps_its_metadata_and_says_the_rest_is_absent()
     model.hold_metadata_only(PODS)
     model.upsert(PODS, manifest("b", labels={"app": "web"}))
     assert model.held_bytes("pods") < 2 * whole
-    for id in ("east:pods:default:a", "east:pods:default:b"):
-        found = json.loads(get(models, id))
+    for rid in ("east:pods:default:a", "east:pods:default:b"):
+        found = json.loads(get(models, rid))
         assert found["kind"] == "PartialObjectMetadata"
         assert found["metadata"]["labels"] == {"app": "web"}
         assert set(found) == {"kind", "apiVersion", "metadata"}

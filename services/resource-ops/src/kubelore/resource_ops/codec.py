@@ -26,6 +26,7 @@ METADATA_DICTIONARY_BYTES = 8 * 1024
 REST_DICTIONARY_BYTES = 64 * 1024
 MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
+_ANCHOR = 48
 _HEADER = struct.Struct("<BIIII")
 _MANAGED = b'"managedFields":'
 _PARTIAL = b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":'
@@ -40,23 +41,26 @@ class Split(msgspec.Struct, gc=False, frozen=True):
     managed_at: int
     managed_len: int
 
-    def join(self) -> bytes:
-        """The object's own bytes again."""
-        outer = len(self.rest) - self.managed_len
-        return b"".join(
-            (
-                self.rest[: self.metadata_at],
-                self.metadata[: self.managed_at],
-                self.rest[outer:],
-                self.metadata[self.managed_at :],
-                self.rest[self.metadata_at : outer],
-            )
+
+def join(metadata: bytes, rest: bytes, metadata_at: int, managed_at: int, managed_len: int) -> bytes:
+    """The object's own bytes again."""
+    outer = len(rest) - managed_len
+    if not managed_len:
+        return b"".join((rest[:metadata_at], metadata, rest[metadata_at:]))
+    return b"".join(
+        (
+            rest[:metadata_at],
+            metadata[:managed_at],
+            rest[outer:],
+            metadata[managed_at:],
+            rest[metadata_at:outer],
         )
+    )
 
 
 def split(raw: bytes, metadata: bytes, managed: bytes) -> Split:
     """Cut an object's JSON, given its raw `metadata` and in it the raw `managedFields` (or nothing)."""
-    at = raw.find(metadata)
+    at = _find(raw, metadata)
     outer = raw[:at] + raw[at + len(metadata) :]
     cut, length = _managed_cut(metadata, managed) if managed else (0, 0)
     if not length:
@@ -65,9 +69,15 @@ def split(raw: bytes, metadata: bytes, managed: bytes) -> Split:
     return Split(metadata[:cut] + metadata[cut + length :], outer + entry, at, cut, length)
 
 
+def _find(text: bytes, part: bytes) -> int:
+    """`text.find(part)`, quick for long parts: their first bytes are looked for, the rest is compared."""
+    at = text.find(part[:_ANCHOR])
+    return at if at < 0 or text.startswith(part, at) else text.find(part)
+
+
 def _managed_cut(metadata: bytes, managed: bytes) -> tuple[int, int]:
     """Where the entry and its comma stand; (0, 0) when it is not written as the API server writes."""
-    start = metadata.find(_MANAGED + managed)
+    start = _find(metadata, _MANAGED + managed)
     if start < 0:
         return 0, 0
     length = len(_MANAGED) + len(managed)
@@ -166,8 +176,8 @@ class Codec:
         """The bytes that were packed."""
         number, length, at, managed_at, managed_len = _HEADER.unpack_from(packed)
         generation = self._generations[number]
-        metadata = generation.metadata(packed, length)
-        return Split(metadata, generation.rest(packed, length), at, managed_at, managed_len).join()
+        metadata, rest = generation.metadata(packed, length), generation.rest(packed, length)
+        return join(metadata, rest, at, managed_at, managed_len)
 
     def metadata(self, packed: bytes) -> bytes:
         """The raw `metadata` of a packed object, without managedFields."""

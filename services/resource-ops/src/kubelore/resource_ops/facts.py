@@ -291,6 +291,16 @@ _SHAPES: dict[str, Shape[Any]] = {
     ),
 }
 
+_INDEXED = frozenset({"spec.nodeName", "status.phase"})
+"""Fields that are asked for often and have few values."""
+
+
+def _indexed(shape: Shape[Any]) -> tuple[tuple[int, str], ...]:
+    return tuple((place, path) for place, path in enumerate(shape.paths) if path in _INDEXED)
+
+
+_INDEXED_BY_TYPE = {name: _indexed(shape) for name, shape in _SHAPES.items()}
+
 _metadata = msgspec.json.Decoder(Metadata).decode
 _phase = msgspec.json.Decoder(_Phase).decode
 
@@ -311,6 +321,11 @@ _ANY: Shape[Any] = Shape(_Any, phase=_any_phase)
 def field_paths(type_name: str) -> tuple[str, ...]:
     """The fields besides metadata.name and metadata.namespace that selectors may use for a type."""
     return _SHAPES.get(type_name, _ANY).paths
+
+
+def indexed_fields(type_name: str) -> tuple[tuple[int, str], ...]:
+    """Which of a type's fields are indexed: their place among the fields, and their path."""
+    return _INDEXED_BY_TYPE.get(type_name, ())
 
 
 def read(type_name: str, raw: bytes) -> Facts:

@@ -14,9 +14,8 @@ from kubelore.common.kube.selectors import (
     LabelSelector,
     Operator,
 )
-from kubelore.resource_ops.facts import field_paths
+from kubelore.resource_ops.facts import field_paths, indexed_fields
 from kubelore.resource_ops.index import Index
-from kubelore.resource_ops.rows import Row
 
 METADATA_PATHS = ("metadata.name", "metadata.namespace")
 _ALIASES = {("pods", "spec.host"): "spec.nodeName"}
@@ -61,10 +60,10 @@ def match_fields(index: Index, candidates: BitMap, types: Iterable[str], selecto
     checked = {name: [_place(name, requirement) for requirement in selector.requirements] for name in types}
     found = BitMap()
     for name, places in checked.items():
-        rows = list(index.held(candidates & index.types.get(name)))
+        rows = candidates & index.types.get(name)
         for requirement, place in zip(selector.requirements, places, strict=True):
-            rows = _narrow(rows, requirement, place)
-        found.update([row.number for row in rows])
+            rows = _narrow(index, name, rows, requirement, place)
+        found |= rows
     return found
 
 
@@ -84,16 +83,19 @@ def _place(type_name: str, requirement: FieldRequirement) -> str | int:
     raise BadRequest(f'"{field[:253]}" is not a known field selector: only {known}', remedy=remedy)
 
 
-def _narrow(rows: list[Row], requirement: FieldRequirement, place: str | int) -> list[Row]:
+def _narrow(
+    index: Index, type_name: str, rows: BitMap, requirement: FieldRequirement, place: str | int
+) -> BitMap:
     value, equal = requirement.value, requirement.operator is Operator.EQUALS
     if place == "metadata.name":
-        return [row for row in rows if (row.name == value) is equal]
-    if place == "metadata.namespace":
-        return [row for row in rows if (row.namespace == value) is equal]
-    assert isinstance(place, int)
-    if equal:
-        return [row for row in rows if row.fields[place] == value]
-    return [row for row in rows if row.fields[place] != value]
+        having = BitMap([row.number for row in index.order(type_name, "name").named(value)])
+    elif place == "metadata.namespace":
+        having = BitMap([row.number for row in index.held(rows) if row.namespace == value])
+    elif path := dict(indexed_fields(type_name)).get(int(place)):
+        having = index.fields.get(f"{path}={value}")
+    else:
+        having = BitMap([row.number for row in index.held(rows) if row.fields[int(place)] == value])
+    return rows & having if equal else rows - having
 
 
 def match_text(index: Index, candidates: BitMap, text: str) -> BitMap:

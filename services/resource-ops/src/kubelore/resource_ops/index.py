@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pyroaring import BitMap
 
 from kubelore.resource_ops.annotations import AnnotationKinds
-from kubelore.resource_ops.facts import Facts
+from kubelore.resource_ops.facts import Facts, indexed_fields
 from kubelore.resource_ops.rows import Row, Table, version
 from kubelore.resource_ops.sorting import COLUMNS, Order
 from kubelore.resource_ops.text_index import Lines, Postings
@@ -77,6 +77,7 @@ class Index:
         self.types = Bitmaps()
         self.namespaces = Bitmaps()
         self.phases = Bitmaps()
+        self.fields = Bitmaps()
         self.label_keys = Bitmaps()
         self.labels = Postings()
         self.words = Postings()
@@ -145,6 +146,7 @@ class Index:
                 order.remove(row)
         self._label(row, ())
         self._word(row, ())
+        self._field(row, ())
         self.lines.set(number, "")
         self.phases.discard(row.phase, number)
         self.types.discard(table.type, number)
@@ -166,7 +168,15 @@ class Index:
         self.phases.add(facts.phase, number)
         row.phase = sys.intern(facts.phase)
         if row.fields != facts.fields:
-            row.fields = self._share(tuple(map(sys.intern, facts.fields)))
+            self._field(row, facts.fields)
+
+    def _field(self, row: Row, fields: tuple[str, ...]) -> None:
+        for place, path in indexed_fields(row.home.type):
+            if row.fields:
+                self.fields.discard(f"{path}={row.fields[place]}", row.number)
+            if fields:
+                self.fields.add(f"{path}={fields[place]}", row.number)
+        row.fields = self._share(tuple(map(sys.intern, fields)))
 
     def _label(self, row: Row, labels: tuple[str, ...]) -> None:
         if labels == row.labels:

@@ -8,7 +8,11 @@ or not. Descending is the whole key reversed.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any
+
+from pyroaring import BitMap
 
 from kubelore.common.contracts.resources import SortKey
 from kubelore.common.errors import BadRequest
@@ -16,6 +20,7 @@ from kubelore.resource_ops.rows import Row
 
 Key = tuple[str | int, str, str, str, str]
 KeyOf = Callable[[Row], Key]
+_CHUNK = 512
 
 
 def _by_name(row: Row) -> Key:
@@ -48,6 +53,15 @@ def _by_phase(row: Row) -> Key:
     return (row.phase, home.cluster, home.type, row.namespace, row.name)
 
 
+_VALUES: dict[str, Callable[[Row], Any]] = {
+    "name": attrgetter("name"),
+    "namespace": attrgetter("namespace"),
+    "cluster": attrgetter("home.cluster"),
+    "type": attrgetter("home.type"),
+    "created": attrgetter("created"),
+    "phase": attrgetter("phase"),
+}
+
 COLUMNS: dict[str, KeyOf] = {
     "name": _by_name,
     "namespace": _by_namespace,
@@ -71,6 +85,7 @@ class Sort:
                 remedy=f"Sort by {', '.join(COLUMNS)}; '-' before it for descending.",
             )
         self.key_of = key_of
+        self._value_of = _VALUES[self.column]
 
     def check(self, after: SortKey | None) -> Key | None:
         """A key from outside as one of this order; raises BadRequest when it cannot be one."""
@@ -81,6 +96,23 @@ class Sort:
             case [value, str(cluster), str(kind), str(namespace), str(name)] if type(value) is first:
                 return (value, cluster, kind, namespace, name)
         raise BadRequest(f"`after` is no key of an order by {self.column}")
+
+    def first(self, rows: Iterable[Row], after: Key | None, limit: int) -> list[Row]:
+        """The first `limit` of some rows behind a key, in order.
+
+        Keys are made only for rows that the column's value alone does not rule out.
+        """
+        value_of, key_of, down = self._value_of, self.key_of, self.descending
+        if after is None:
+            left = list(rows)
+        elif down:
+            left = [row for row in rows if value_of(row) <= after[0] and key_of(row) < after]
+        else:
+            left = [row for row in rows if value_of(row) >= after[0] and key_of(row) > after]
+        if len(left) > 2 * limit:
+            last = sorted(map(value_of, left), reverse=down)[limit - 1]
+            left = [row for row in left if (value_of(row) >= last if down else value_of(row) <= last)]
+        return sorted(left, key=key_of, reverse=down)[:limit]
 
 
 class Order:
@@ -103,11 +135,22 @@ class Order:
         if place < len(self._rows) and self._rows[place] is row:
             del self._rows[place]
 
-    def walk(self, after: Key | None, *, descending: bool) -> Iterator[Row]:
-        """Rows behind a key, in order. The order must not change during the walk."""
-        rows = self._rows
+    def named(self, name: str) -> list[Row]:
+        """The rows of exactly this name; only an order by name can tell."""
+        start = bisect_left(self._rows, (name,), key=self._key_of)
+        return self._rows[start : bisect_left(self._rows, (name + "\0",), key=self._key_of)]
+
+    def pick(self, matching: BitMap, after: Key | None, limit: int, *, descending: bool) -> list[Row]:
+        """The first `limit` rows behind a key whose numbers match, in order."""
+        rows, found = self._rows, []
         if descending:
-            start = len(rows) if after is None else bisect_left(rows, after, key=self._key_of)
-            return (rows[place] for place in range(start - 1, -1, -1))
-        start = 0 if after is None else bisect_right(rows, after, key=self._key_of)
-        return (rows[place] for place in range(start, len(rows)))
+            end = len(rows) if after is None else bisect_left(rows, after, key=self._key_of)
+            chunks = (rows[max(at - _CHUNK, 0) : at][::-1] for at in range(end, 0, -_CHUNK))
+        else:
+            start = 0 if after is None else bisect_right(rows, after, key=self._key_of)
+            chunks = (rows[at : at + _CHUNK] for at in range(start, len(rows), _CHUNK))
+        for chunk in chunks:
+            found += [row for row in chunk if row.number in matching]
+            if len(found) >= limit:
+                break
+        return found[:limit]

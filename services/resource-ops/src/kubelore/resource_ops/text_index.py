@@ -17,7 +17,7 @@ from pyroaring import BitMap
 SEGMENT_LINES = 1024
 MAX_WAITING = 256
 """Changed lines of one segment that may wait; more are joined at once, which bounds the memory they take."""
-DENSE = 64
+DENSE = 192
 """Hits in one segment from which testing each line is quicker than jumping from hit to hit."""
 
 
