@@ -7,7 +7,7 @@ Layout of version 1:
 The key is derived from a key of the keyring by HKDF-SHA256 for the keyring's
 purpose and the sealer's scope, so every replica with the keyring opens what
 another sealed, also after a rotation. A value costs 52 bytes more, where an
-envelope with a data key of its own costs 104.
+envelope with a data key of its own costs 112.
 """
 
 from __future__ import annotations
