@@ -10,7 +10,7 @@ from aiohttp import web
 
 from .cluster import ClusterState
 from .resources import ResourceType
-from .status import Json, bad_request, not_found, unsupported_media_type
+from .status import Json, bad_request, not_found, too_large, unsupported_media_type
 from .store import Entry
 from .views import View, negotiate
 
@@ -70,7 +70,10 @@ class Call:
         return document
 
     async def json(self) -> object:
-        raw = await self.request.read()
+        try:
+            raw = await self.request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large(MAX_BODY) from error
         content_type = self.content_type
         if content_type.endswith("json"):
             loaders = (msgspec.json.decode,)

@@ -5,14 +5,29 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
 
+from .call import MAX_BODY
 from .cluster import ClusterState
 from .faults import Faults
 from .identity import Identity
 from .load import change_pods
 from .server import ApiServer
 from .status import Json
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
 
 class SimulatedCluster:
@@ -83,7 +98,9 @@ class SimulatedCluster:
 
     async def listen(self) -> None:
         """Listens on the identity's port, or on a free one that the identity then keeps."""
-        server = web.Server(self.api.handle, access_log=None, keepalive_timeout=75.0)
+        server = web.Server(
+            self.api.handle, request_factory=_request, access_log=None, keepalive_timeout=75.0
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(

@@ -94,6 +94,10 @@ def expired(message: str, *, continue_: str = "") -> ApiError:
     return ApiError(410, "Expired", message, continue_=continue_)
 
 
+def too_large(limit: int) -> ApiError:
+    return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
+
+
 def unsupported_media_type(content_type: str) -> ApiError:
     message = f"the body of the request was in an unknown format: {content_type}"
     return ApiError(415, "UnsupportedMediaType", message)
