@@ -162,6 +162,16 @@ def _server_context(folder: Path, identity: Issued, client_ca: bytes | None) -> 
     return context
 
 
+@pytest.fixture
+def server_context(tmp_path: Path) -> Callable[[Issued], ssl.SSLContext]:
+    """The TLS context of a server with this identity."""
+
+    def make(identity: Issued) -> ssl.SSLContext:
+        return _server_context(tmp_path, identity, None)
+
+    return make
+
+
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

@@ -314,3 +314,32 @@ def answer_dns_with(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+async def test_a_proxy_gets_a_tunnel_and_no_credentials(
+    start_api: Any, authority: Any, lenient: AddressPolicy, server_context: Any
+) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        host, _, port = heads[-1].split()[1].decode().rpartition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    api = await start_api(answering({"gitVersion": "v1"}))
+    proxy = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context(authority.issue()))
+    access = api.access
+    access.proxy_url = f"https://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    async with KubeClient(access, lenient) as client:
+        assert await client.version() == {"gitVersion": "v1"}
+    proxy.close()
+    assert heads[0].startswith(f"CONNECT 127.0.0.1:{api.port} ".encode())
+    assert b"a-token" not in heads[0]
+    assert api.requests[0].headers["Authorization"] == "Bearer a-token"

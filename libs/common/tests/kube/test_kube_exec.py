@@ -13,13 +13,13 @@ from aiohttp import WSMsgType, web
 from kubelore.common.errors import BadRequest, NotFound, Unavailable, Unsupported, UpstreamError
 from kubelore.common.kube import AddressPolicy, Channel, KubeClient
 
-SUCCESS = b"\x03" + json.dumps({"kind": "Status", "status": "Success"}).encode()
+SUCCESS = b"\x03" + json.dumps({"metadata": {}, "status": "Success"}).encode()
 Script = Callable[[web.WebSocketResponse], Awaitable[None]]
 
 
 def ended_with(code: int) -> bytes:
     status = {
-        "kind": "Status",
+        "metadata": {},
         "status": "Failure",
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},

@@ -110,13 +110,13 @@ _REMEDIES: dict[type[KubeloreError], str] = {
 }
 
 
-def parse_status(body: bytes) -> Status | None:
+def parse_status(body: bytes, *, says_kind: bool = True) -> Status | None:
     """The Status in a body; None when it holds none."""
     try:
         status = msgspec.json.decode(body, type=Status)
     except msgspec.MsgspecError:
         return None
-    return status if status.kind == "Status" else None
+    return status if status.kind == "Status" or (not says_kind and status.status) else None
 
 
 def status_error(code: int, body: bytes, *, retry_after: str | None = None) -> KubeloreError:

@@ -128,8 +128,11 @@ class ExecStream:
 
 
 def exit_code(raw: bytes) -> int:
-    """The exit code in the Status that ends a command; raises its error when the command was not run."""
-    status = parse_status(raw) or Status(message=raw[:300].decode(errors="replace"))
+    """The exit code in the Status that ends a command; raises its error when the command was not run.
+
+    Servers leave `kind` out of this one Status.
+    """
+    status = parse_status(raw, says_kind=False) or Status(message=raw[:300].decode(errors="replace"))
     if status.status == "Success":
         return 0
     causes = (status.details.causes if status.details else None) or []
