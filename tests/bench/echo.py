@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -20,8 +21,8 @@ async def serve(body: bytes) -> None:
 
     class Echo(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self._transport = transport
+            # uvloop's transports are not derived from asyncio's.
+            self._transport = cast("asyncio.Transport", transport)
 
         def data_received(self, data: bytes) -> None:
             if data.endswith(b"\r\n\r\n"):
