@@ -52,6 +52,30 @@ CLUSTERROLES = ResourceType(
     kind="ClusterRole",
     namespaced=False,
 )
+DEFINITIONS = ResourceType(
+    group="apiextensions.k8s.io",
+    version="v1",
+    plural="customresourcedefinitions",
+    kind="CustomResourceDefinition",
+    namespaced=False,
+)
+APISERVICES = ResourceType(
+    group="apiregistration.k8s.io", version="v1", plural="apiservices", kind="APIService", namespaced=False
+)
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+ORDERS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "orders.contract.kubelore.dev"},
+    "spec": {
+        "group": "contract.kubelore.dev",
+        "scope": "Namespaced",
+        "names": {"plural": "orders", "singular": "order", "kind": "Order"},
+        "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": ANYTHING}},
+        ],
+    },
+}
 
 
 @dataclass
@@ -130,6 +154,30 @@ class KubeClientContract:
         assert event.object == got
         assert created == got
         assert event.rv == decode_meta(got).resource_version
+
+    async def test_custom_objects_come_and_go_with_their_definition(self, cluster: Cluster) -> None:
+        client = cluster.client
+        await client.create(DEFINITIONS, None, json.dumps(ORDERS).encode())
+        try:
+            async with asyncio.timeout(20):
+                while "orders.contract.kubelore.dev" not in (types := (await client.discovery()).by_name()):
+                    await asyncio.sleep(0.1)
+            orders = types["orders.contract.kubelore.dev"]
+            assert orders.observable
+            order = {
+                "apiVersion": orders.api_version,
+                "kind": "Order",
+                "metadata": {"name": "one"},
+                "spec": {"n": 1},
+            }
+            before = await client.list(orders, namespace=NAMESPACE)
+            await client.create(orders, NAMESPACE, json.dumps(order).encode())
+            got = await client.get(orders, NAMESPACE, "one")
+            assert (await client.list(orders)).items == [got]
+            async with asyncio.timeout(20), aclosing(client.watch(orders, rv=before.rv)) as events:
+                assert (await anext(events)).object == got
+        finally:
+            await client.delete(DEFINITIONS, None, "orders.contract.kubelore.dev")
 
     async def test_pages_hold_every_object_once(self, cluster: Cluster) -> None:
         for number in range(7):
@@ -392,6 +440,31 @@ class TestRealApiServer(KubeClientContract):
     @pytest.fixture
     def cluster(self, real: Cluster) -> Cluster:
         return real
+
+    async def test_an_extension_that_does_not_answer_is_named(self, cluster: Cluster) -> None:
+        name = "v1.broken.kubelore.dev"
+        spec = {
+            "group": "broken.kubelore.dev",
+            "version": "v1",
+            "groupPriorityMinimum": 1,
+            "versionPriority": 1,
+            "insecureSkipTLSVerify": True,
+            "service": {"name": "nothing", "namespace": NAMESPACE},
+        }
+        manifest = {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+        await cluster.client.create(APISERVICES, None, json.dumps(manifest).encode())
+        try:
+            async with asyncio.timeout(30):
+                while "broken.kubelore.dev/v1" not in (found := await cluster.client.discovery()).broken:
+                    await asyncio.sleep(0.2)
+            assert "pods" in found.by_name()
+        finally:
+            await cluster.client.delete(APISERVICES, None, name)
 
     async def test_a_limited_user_is_told_what_is_missing(self, lab_pair: LabPair) -> None:
         kubeconfig = lab_pair.first.kubeconfig("nobody-special")

@@ -75,7 +75,7 @@ class ClusterRepository:
             holder = (await self._identities.get(uid))["name"]
             if holder == name or await self._clusters.count({"_id": holder}):
                 return holder
-            await self._identities.update(uid, {"name": name})
+            await self._identities.update(uid, {"name": name}, expect={"name": holder})
         return name
 
     async def release_identity(self, uid: str, name: str) -> None:
