@@ -12,6 +12,11 @@ from .sandbox import MAX_BYTES, FileTree, SandboxError
 
 Write = Callable[[bytes], Awaitable[None]]
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+|\?))")
+_DOLLAR = "\1"  # a $ within single quotes
+# Redirections of streams are words of their own before the rest is cut: 2>&1, >&2, and 2> (which discards).
+_ERRORS_TO_OUT, _OUT_TO_ERRORS, _ERRORS_TO_FILE = "\2", "\3", "\4"
+_STREAMS = re.compile(r"(?<!\S)(?:2>&1|1?>&2|2>(?!&))")
+_STREAM_WORDS = {"2>&1": _ERRORS_TO_OUT, "1>&2": _OUT_TO_ERRORS, ">&2": _OUT_TO_ERRORS, "2>": _ERRORS_TO_FILE}
 _SEPARATORS = (";", "&&", "||")
 _MAX_PIPE = MAX_BYTES
 
@@ -103,7 +108,7 @@ class Shell:
 
     async def _line(self, line: str) -> None:
         try:
-            words = _words(self._expanded(line))
+            words = _words(line)
         except ValueError as error:
             await self._process.stderr(f"sh: syntax error: {error}\n".encode())
             self._status = 2
@@ -119,13 +124,9 @@ class Shell:
                 self._status = await self._pipeline(pipeline)
             pipeline, condition = [], word
 
-    def _expanded(self, line: str) -> str:
+    def _expanded(self, word: str) -> str:
         values = {**self._process.env, "?": str(self._status)}
-        parts = re.split(r"('[^']*')", line)
-        return "".join(
-            part if part.startswith("'") else _VARIABLE.sub(lambda m: values.get(m[1] or m[2], ""), part)
-            for part in parts
-        )
+        return _VARIABLE.sub(lambda m: values.get(m[1] or m[2], ""), word).replace(_DOLLAR, "$")
 
     async def _pipeline(self, words: list[str]) -> int:
         stages: list[list[str]] = [[]]
@@ -133,7 +134,7 @@ class Shell:
             if word == "|":
                 stages.append([])
             else:
-                stages[-1].append(word)
+                stages[-1].append(self._expanded(word))
         stdin = self._process.stdin
         for stage in stages[:-1]:
             buffer = bytearray()
@@ -152,7 +153,15 @@ class Shell:
             redirected = redirections.get(">") or redirections.get(">>")
             if redirected:
                 stdout = _collector(buffer)
-            status = await self._command(replace(self._process, args=args, stdin=stdin, stdout=stdout))
+            errors = self._process.stderr
+            if _OUT_TO_ERRORS in redirections:
+                stdout = errors
+            elif _ERRORS_TO_OUT in redirections:
+                errors = stdout
+            elif _ERRORS_TO_FILE in redirections:
+                errors = _collector(bytearray())
+            process = replace(self._process, args=args, stdin=stdin, stdout=stdout, stderr=errors)
+            status = await self._command(process)
             if redirected:
                 path = self._process.path(redirected)
                 old = self._process.tree.get(path)
@@ -199,8 +208,15 @@ async def run(process: Process, commands: dict[str, Command]) -> int:
 
 
 def _words(line: str) -> list[str]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
+    marked = "".join(
+        part.replace("$", _DOLLAR) if part.startswith("'") else _STREAMS.sub(r" \g<0> ", part)
+        for part in re.split(r"('[^']*')", line)
+    )
+    for text, word in _STREAM_WORDS.items():
+        marked = marked.replace(f" {text} ", f" {word} ")
+    lexer = shlex.shlex(marked, posix=True, punctuation_chars=";|&<>")
     lexer.whitespace_split = True
+    lexer.commenters = ""
     return list(lexer)
 
 
@@ -209,8 +225,10 @@ def _redirections(words: list[str]) -> tuple[list[str], dict[str, str]]:
     redirections: dict[str, str] = {}
     rest = iter(words)
     for word in rest:
-        if word in (">", ">>", "<"):
+        if word in (">", ">>", "<", _ERRORS_TO_FILE):
             redirections[word] = next(rest, "")
+        elif word in (_ERRORS_TO_OUT, _OUT_TO_ERRORS):
+            redirections[word] = word
         else:
             args.append(word)
     return args, redirections
