@@ -29,6 +29,7 @@ from kubelore.common.errors import (
 )
 from kubelore.common.kube import (
     AddressPolicy,
+    Discovery,
     KubeClient,
     ResourceType,
     WatchEvent,
@@ -40,6 +41,7 @@ from kubelore.common.kube.resource_type import NAMESPACES
 from kubelore.common.kube.writing import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.fixtures import LabPair
+from kubelore.lab.waiting import wait_for
 
 POLICY = AddressPolicy(allow_private=True)
 NAMESPACE = "kube-client-contract"
@@ -159,10 +161,12 @@ class KubeClientContract:
         client = cluster.client
         await client.create(DEFINITIONS, None, json.dumps(ORDERS).encode())
         try:
-            async with asyncio.timeout(20):
-                while "orders.contract.kubelore.dev" not in (types := (await client.discovery()).by_name()):
-                    await asyncio.sleep(0.1)
-            orders = types["orders.contract.kubelore.dev"]
+
+            async def served() -> ResourceType | None:
+                return (await client.discovery()).by_name().get("orders.contract.kubelore.dev")
+
+            orders = await wait_for(served, "orders are served", 20)
+            assert orders is not None
             assert orders.observable
             order = {
                 "apiVersion": orders.api_version,
@@ -459,9 +463,13 @@ class TestRealApiServer(KubeClientContract):
         }
         await cluster.client.create(APISERVICES, None, json.dumps(manifest).encode())
         try:
-            async with asyncio.timeout(30):
-                while "broken.kubelore.dev/v1" not in (found := await cluster.client.discovery()).broken:
-                    await asyncio.sleep(0.2)
+
+            async def named() -> Discovery | None:
+                found = await cluster.client.discovery()
+                return found if "broken.kubelore.dev/v1" in found.broken else None
+
+            found = await wait_for(named, "the broken extension is named", 30)
+            assert found is not None
             assert "pods" in found.by_name()
         finally:
             await cluster.client.delete(APISERVICES, None, name)
