@@ -56,6 +56,7 @@ def _fill(models: ReadModel, each: int, clusters: int) -> list[Line]:
         seconds += time.perf_counter() - started
         del listed
     gc.collect()
+    gc.freeze()  # as the service does once its clusters are synced
     total = each * clusters
     packed = sum(model.held_bytes() for model in models.clusters.values())
     started = time.perf_counter()

@@ -212,6 +212,7 @@ CLUSTER: dict[str, Printer] = {
     "horizontalpodautoscalers.autoscaling": Printer(
         columns("Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age"), autoscaler_cells
     ),
+    "csistoragecapacities.storage.k8s.io": Printer(_CREATED, _created),
     "roles.rbac.authorization.k8s.io": Printer(_CREATED, _created),
     "clusterroles.rbac.authorization.k8s.io": Printer(_CREATED, _created),
     "rolebindings.rbac.authorization.k8s.io": Printer(_BINDING, _binding),

@@ -11,7 +11,6 @@ from kubelore.resource_ops.printers.formats import (
     items,
     labels_line,
     name_of,
-    or_none,
     part,
     selector_line,
     shortened,
@@ -139,9 +138,12 @@ def _service_cidr(of: Object, now: float) -> Cells:
 
 
 def _ip_address(of: Object, now: float) -> Cells:
-    reference = part(of, "spec", "parentRef")
-    steps = (reference.get(key) for key in ("group", "resource", "namespace", "name"))
-    return [name_of(of), or_none("/".join(step for step in steps if step)), age(of, now)]
+    del now
+    reference = part(of, "spec").get("parentRef")
+    if not reference:
+        return [name_of(of), "<none>"]
+    kind = ".".join(filter(None, (reference.get("resource"), reference.get("group")))).lower()
+    return [name_of(of), "/".join(filter(None, (kind, reference.get("namespace"), reference.get("name"))))]
 
 
 NETWORK: dict[str, Printer] = {
@@ -160,5 +162,5 @@ NETWORK: dict[str, Printer] = {
     ),
     "networkpolicies.networking.k8s.io": Printer(columns("Name", "Pod-Selector", "Age"), _network_policy),
     "servicecidrs.networking.k8s.io": Printer(columns("Name", "CIDRs", "Age"), _service_cidr),
-    "ipaddresses.networking.k8s.io": Printer(columns("Name", "ParentRef", "Age"), _ip_address),
+    "ipaddresses.networking.k8s.io": Printer(columns("Name", "ParentRef"), _ip_address),
 }

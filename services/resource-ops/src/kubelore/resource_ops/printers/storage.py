@@ -117,11 +117,6 @@ def _csi_driver(of: Object, now: float) -> Cells:
     ]
 
 
-def _capacity(of: Object, now: float) -> Cells:
-    del now
-    return [name_of(of), of.get("storageClassName", ""), _or_unset(of, "capacity")]
-
-
 STORAGE: dict[str, Printer] = {
     "persistentvolumes": Printer(
         columns(
@@ -176,8 +171,5 @@ STORAGE: dict[str, Printer] = {
             "Age",
         ),
         _csi_driver,
-    ),
-    "csistoragecapacities.storage.k8s.io": Printer(
-        columns("Name", "StorageClassName", "Capacity"), _capacity
     ),
 }
