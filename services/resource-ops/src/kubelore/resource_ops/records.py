@@ -56,10 +56,7 @@ class RecordMaker:
         if resource_type.name != "secrets":
             return Manifest(raw, meta)
         stripped = strip_secret(
-            raw,
-            hmac=lambda value, context: self._keyring.hmac(value, context=context),
-            seal=lambda value, context: self._versions.seal(value, context=context),
-            cluster=self.cluster,
+            raw, cluster=self.cluster, hmac=self._keyring.hmac, seal=self._versions.seal
         )
         return Manifest(stripped.object, meta, stripped.hmacs, stripped.sealed)
 
