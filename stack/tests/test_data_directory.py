@@ -39,6 +39,8 @@ def test_the_default_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_data_directory() == tmp_path / ".local/share/kubelore"
+    monkeypatch.setenv("KUBELORE_DATA", str(tmp_path / "named"))
+    assert default_data_directory() == tmp_path / "named"
 
 
 def test_a_directory_is_closed_to_others(directory: DataDirectory) -> None:

@@ -40,12 +40,12 @@ def print_banner(directory: DataDirectory, url: str, *, first_start: bool, took_
 
 def command_line(directory: DataDirectory) -> str:
     """How this installation is called from a shell: in full when it is not the one on PATH."""
-    from kubelore.stack.layout import default_data_directory
+    from kubelore.stack.layout import usual_data_directory
 
     installed = Path(sys.executable).parent / "kubelore"
     found = shutil.which("kubelore")
     same = found is not None and installed.exists() and Path(found).resolve() == installed.resolve()
     words = ["kubelore" if same else str(installed)]
-    if directory.root != default_data_directory():
+    if directory.root != usual_data_directory():
         words += ["--data", str(directory.root)]
     return shlex.join(words)

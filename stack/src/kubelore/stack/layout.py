@@ -15,10 +15,13 @@ from kubelore.stack.private_files import write_private
 
 
 def default_data_directory() -> Path:
-    """KUBELORE_DATA, else `kubelore` in XDG_DATA_HOME, else ~/.local/share/kubelore."""
+    """What KUBELORE_DATA names, else the usual place."""
     named = os.environ.get("KUBELORE_DATA")
-    if named:
-        return Path(named).expanduser().absolute()
+    return Path(named).expanduser().absolute() if named else usual_data_directory()
+
+
+def usual_data_directory() -> Path:
+    """Where the data lies when nothing is said: in XDG_DATA_HOME, else in ~/.local/share."""
     share = os.environ.get("XDG_DATA_HOME")
     return (Path(share) if share else Path.home() / ".local" / "share") / "kubelore"
 
