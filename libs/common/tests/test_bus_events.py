@@ -50,14 +50,17 @@ async def test_a_follower_misses_nothing_while_the_server_is_killed(bus: Bus, bu
     assert (await asyncio.wait_for(anext(following), 20)).cluster == "b"
 
 
-async def test_a_durable_goes_on_where_it_stopped(bus: Bus) -> None:
+async def test_a_durable_goes_on_where_it_stopped(bus: Bus, eventually) -> None:
     await publish(bus, "a", "b", "c")
     reading = bus.subscribe_events(PATTERN, ClusterEvent, durable="notifier")
     assert (await asyncio.wait_for(anext(reading), 5)).cluster == "a"
     assert (await asyncio.wait_for(anext(reading), 5)).cluster == "b"
-    await reading.aclose()  # type: ignore[attr-defined]
-    info = await bus.jetstream("CONSUMER.INFO.EVENTS.notifier")
-    assert info["ack_floor"]["stream_seq"] == 1
+    await reading.aclose()
+
+    async def first_is_acknowledged() -> bool:
+        return (await bus.jetstream("CONSUMER.INFO.EVENTS.notifier"))["ack_floor"]["stream_seq"] == 1
+
+    await eventually(first_is_acknowledged)
 
 
 async def test_a_malformed_event_is_passed_over(bus: Bus) -> None:

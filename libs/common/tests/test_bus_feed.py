@@ -63,7 +63,7 @@ async def take(feed: Feed, position: str | None, count: int, clusters: set[str] 
             events.append(event)
             if len(events) == count:
                 break
-    await following.aclose()  # type: ignore[attr-defined]
+    await following.aclose()
     return events
 
 

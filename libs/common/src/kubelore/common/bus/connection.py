@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -160,7 +160,7 @@ class Bus:
 
     def subscribe_events(
         self, pattern: str, kind: type[E], *, durable: str | None = None
-    ) -> AsyncIterator[E]:
+    ) -> AsyncGenerator[E]:
         """Follow events; see `events.subscribe_events`."""
         return subscribe_events(self, pattern, kind, durable=durable)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -50,7 +50,7 @@ async def publish_event(bus: Bus, subject: str, event: msgspec.Struct, *, deadli
 
 async def subscribe_events(
     bus: Bus, pattern: str, kind: type[E], *, durable: str | None = None
-) -> AsyncIterator[E]:
+) -> AsyncGenerator[E]:
     """Events whose subject matches, for ever, across losses of the connection.
 
     Without `durable`: those stored after the iteration began. With it: from
@@ -60,16 +60,17 @@ async def subscribe_events(
     """
     decoder = msgspec.msgpack.Decoder(kind)
     messages = _from_now(bus, pattern) if durable is None else _durable(bus, pattern, durable)
-    async for message in messages:
-        try:
-            event = decoder.decode(message.data)
-        except msgspec.MsgspecError as error:
-            log.error("malformed event", subject=message.subject, error=str(error))
-            continue
-        yield event
+    async with aclosing(messages):
+        async for message in messages:
+            try:
+                event = decoder.decode(message.data)
+            except msgspec.MsgspecError as error:
+                log.error("malformed event", subject=message.subject, error=str(error))
+                continue
+            yield event
 
 
-async def _from_now(bus: Bus, pattern: str) -> AsyncIterator[Msg]:
+async def _from_now(bus: Bus, pattern: str) -> AsyncGenerator[Msg]:
     following: int | None = None
     while True:
         try:
@@ -92,7 +93,7 @@ async def _from_now(bus: Bus, pattern: str) -> AsyncIterator[Msg]:
             await asyncio.sleep(_RETRY_S)
 
 
-async def _durable(bus: Bus, pattern: str, name: str) -> AsyncIterator[Msg]:
+async def _durable(bus: Bus, pattern: str, name: str) -> AsyncGenerator[Msg]:
     config = {
         "durable_name": name,
         "name": name,

@@ -15,7 +15,8 @@ that starts further back reads by itself until it has caught up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +61,7 @@ class Feed:
 
     async def follow(
         self, position: str | None = None, clusters: Collection[str] | None = None
-    ) -> AsyncIterator[tuple[str, Record | FeedReset]]:
+    ) -> AsyncGenerator[tuple[str, Record | FeedReset]]:
         """Records behind `position` (from now when None) with their event ids, for ever, in stream order.
 
         A FeedReset in between says that changes are missing there. Raises Gone
@@ -73,10 +74,11 @@ class Feed:
         self._followers += 1
         try:
             skip = at.index
-            async for batch in self._batches(await self._join(at), at.sequence):
-                for event in batch.events(at.epoch, skip, wanted):
-                    yield event
-                skip = 0
+            async with aclosing(self._batches(await self._join(at), at.sequence)) as batches:
+                async for batch in batches:
+                    for event in batch.events(at.epoch, skip, wanted):
+                        yield event
+                    skip = 0
         finally:
             self._followers -= 1
             if self._followers == 0:
@@ -114,20 +116,21 @@ class Feed:
             log.error("reading the feed failed", exc_info=error)
             self._stop()
 
-    async def _batches(self, window: Window, sequence: int) -> AsyncIterator[Batch]:
+    async def _batches(self, window: Window, sequence: int) -> AsyncGenerator[Batch]:
         """Batches from `sequence` on; ends when the window is no longer filled."""
         while self._window is window:
             if not window.holds(sequence):
-                async for batch in self._catch_up(window, sequence):
-                    yield batch
-                    sequence = batch.following
+                async with aclosing(self._catch_up(window, sequence)) as missed:
+                    async for batch in missed:
+                        yield batch
+                        sequence = batch.following
             elif (batch := window.get(sequence)) is not None:
                 yield batch
                 sequence = batch.following
             else:
                 await self._news.wait()
 
-    async def _catch_up(self, window: Window, sequence: int) -> AsyncIterator[Batch]:
+    async def _catch_up(self, window: Window, sequence: int) -> AsyncGenerator[Batch]:
         consumer = await self._open(sequence)
         async with OrderedReader(self._bus, FEED, consumer) as reader:
             while True:

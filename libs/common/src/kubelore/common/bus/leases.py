@@ -15,8 +15,8 @@ holder, and serves as a fencing token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic
 
@@ -171,13 +171,13 @@ class Leases:
 
     async def holders(self, prefix: str) -> dict[str, str]:
         """The replica that holds each key under `prefix` (`observer.`) now."""
-        async for holders in self.watch_holders(prefix):
-            return holders
-        return {}
+        async with aclosing(self.watch_holders(prefix)) as changes:
+            return await anext(changes)
 
-    async def watch_holders(self, prefix: str) -> AsyncIterator[dict[str, str]]:
+    async def watch_holders(self, prefix: str) -> AsyncGenerator[dict[str, str]]:
         """The holders under `prefix`, whole, at once and after every change; for ever."""
         pattern = prefix.rstrip(".")
         pattern = f"{pattern}.>" if pattern else ">"
-        async for values in watch_bucket(self._bus, self._bucket, pattern):
-            yield {key: msgspec.json.decode(value, type=Holding).replica for key, value in values.items()}
+        async with aclosing(watch_bucket(self._bus, self._bucket, pattern)) as changes:
+            async for values in changes:
+                yield {key: msgspec.json.decode(value, type=Holding).replica for key, value in values.items()}

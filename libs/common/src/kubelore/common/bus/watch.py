@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from nats.aio.msg import Msg
 
@@ -19,7 +20,7 @@ _RETRY_S = 0.5
 _POLL_S = 10.0
 
 
-async def watch_bucket(bus: Bus, bucket: Bucket, pattern: str) -> AsyncIterator[dict[str, bytes]]:
+async def watch_bucket(bus: Bus, bucket: Bucket, pattern: str) -> AsyncGenerator[dict[str, bytes]]:
     """Yield the values by key; for ever, across losses of the connection.
 
     After a loss everything is read again: a key may have expired and its mark
@@ -28,16 +29,17 @@ async def watch_bucket(bus: Bus, bucket: Bucket, pattern: str) -> AsyncIterator[
     shown: dict[str, bytes] | None = None
     while True:
         try:
-            async for values in _watch_once(bus, bucket, pattern):
-                if values != shown:
-                    shown = dict(values)
-                    yield dict(values)
+            async with aclosing(_watch_once(bus, bucket, pattern)) as changes:
+                async for values in changes:
+                    if values != shown:
+                        shown = dict(values)
+                        yield dict(values)
         except Unavailable as error:
             log.info("watching a bucket again", bucket=bucket.stream, error=error.detail)
             await asyncio.sleep(_RETRY_S)
 
 
-async def _watch_once(bus: Bus, bucket: Bucket, pattern: str) -> AsyncIterator[dict[str, bytes]]:
+async def _watch_once(bus: Bus, bucket: Bucket, pattern: str) -> AsyncGenerator[dict[str, bytes]]:
     values: dict[str, bytes] = {}
     consumer, waiting = await open_ordered(
         bus, bucket.stream, filter_subject=bucket.prefix + pattern, deliver_policy="last_per_subject"
