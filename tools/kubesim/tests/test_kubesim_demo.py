@@ -145,6 +145,19 @@ async def test_a_restarted_demo_is_the_same_cluster_with_no_memory(tmp_path: Pat
         assert b'"reason":"Expired"' in event
 
 
+async def test_ports_are_kept_unless_others_are_given(tmp_path: Path) -> None:
+    async with SimulatedFleet(clusters=1, data=tmp_path) as fleet:
+        first = fleet[0].identity
+    async with SimulatedFleet(clusters=1, data=tmp_path) as fleet:
+        assert fleet[0].identity == first
+    async with SimulatedFleet(clusters=1) as fleet:
+        free = fleet[0].identity.port
+    async with SimulatedFleet(clusters=1, data=tmp_path, port_base=free) as fleet:
+        assert fleet[0].identity.port == free
+        assert fleet[0].identity.token == first.token
+        assert f":{free}" in (tmp_path / "sim-01.kubeconfig").read_text()
+
+
 async def test_what_is_kept_on_disk_is_private(tmp_path: Path) -> None:
     async with SimulatedFleet(clusters=1, data=tmp_path / "sim"):
         kept = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "sim").iterdir()}

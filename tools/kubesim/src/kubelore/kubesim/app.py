@@ -71,16 +71,22 @@ class SimulatedFleet:
         return len(self._clusters)
 
     async def start(self) -> None:
+        """Listens and writes the files; who sees a port open finds its kubeconfig, when ports are given."""
         for cluster in self._clusters:
+            if cluster.identity.port:
+                self._keep(cluster)
             await cluster.listen()
-            if self._data is not None:
-                cluster.identity.save(self._data / f"{cluster.name}.identity.json")
-                write_private(self._data / f"{cluster.name}.kubeconfig", cluster.kubeconfig)
+            self._keep(cluster)
         self._tasks = [asyncio.create_task(world.live()) for world in self._worlds]
         self.admin_url = await self.admin.start(self._host)
         if self._data is not None:
             panel = {"url": self.admin_url, "token": self.admin.token}
             write_private(self._data / "admin.json", json.dumps(panel))
+
+    def _keep(self, cluster: SimulatedCluster) -> None:
+        if self._data is not None:
+            cluster.identity.save(self._data / f"{cluster.name}.identity.json")
+            write_private(self._data / f"{cluster.name}.kubeconfig", cluster.kubeconfig)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -90,7 +96,11 @@ class SimulatedFleet:
         await asyncio.gather(self.admin.stop(), *(cluster.close() for cluster in self._clusters))
 
     async def __aenter__(self) -> SimulatedFleet:
-        await self.start()
+        try:
+            await self.start()
+        except OSError:  # a port in use
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(

@@ -10,7 +10,7 @@ import os
 import secrets
 import ssl
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -40,9 +40,11 @@ class Identity:
 
     @classmethod
     def load_or_create(cls, path: Path, name: str, host: str, port: int = 0) -> Identity:
-        if path.exists():
-            return cls(**json.loads(path.read_text()))
-        return cls.create(name, host, port)
+        """The kept identity; a port that is given goes before the kept one."""
+        if not path.exists():
+            return cls.create(name, host, port)
+        kept = cls(**json.loads(path.read_text()))
+        return replace(kept, port=port or kept.port)
 
     def save(self, path: Path) -> None:
         write_private(path, json.dumps(asdict(self), indent=1))

@@ -132,11 +132,14 @@ def apply(before: Json, config: Json, manager: Manager, rules: MergeRules, *, fo
         raise _conflict({key: paths for key, paths in fought.items() if paths})
     for key, paths in fought.items():
         owners[key] -= set(paths)
-    after = _overlay(copy.deepcopy(before), config, rules, ())
-    held = set(wanted).union(*owners.values())
-    for path in sorted(mine - held, key=len, reverse=True):
-        if path[-1] != "." or not any(other[: len(path) - 1] == path[:-1] for other in held):
-            _remove(after, path[:-1] if path[-1] == "." else path)
+    after = copy.deepcopy(before)
+    others = set[Path]().union(*owners.values())
+    # Whole list items first: their keys name them no longer once a field is gone.
+    for path in sorted(mine - set(wanted) - others, key=lambda path: (path[-1] != ".", path)):
+        gone = path[:-1] if path[-1] == "." else path
+        if not any(other[: len(gone)] == gone for other in others):
+            _remove(after, gone)
+    after = _overlay(after, config, rules, ())
     owners[manager] = set(wanted)
     after.setdefault("metadata", {})["managedFields"] = _written(owners, before)
     return after
