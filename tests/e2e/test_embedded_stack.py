@@ -167,21 +167,38 @@ def test_the_token_and_the_port_can_be_chosen(machine: Machine) -> None:
     assert machine.run("--token", token, "clusters", "list").returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_the_foreground_in_order(machine: Machine, number: signal.Signals) -> None:
-    foreground = subprocess.Popen(
+@pytest.fixture
+def foreground(machine: Machine) -> Iterator[subprocess.Popen[str]]:
+    """`kubelore up` in the foreground, ready."""
+    process = subprocess.Popen(
         [KUBELORE, "up", "--no-demo"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "KUBELORE_DATA": str(machine.data)},
     )
-    try:
-        assert foreground.stdout is not None
-        until(lambda: "Ctrl-C" in str(foreground.stdout.readline()))
-        pids = machine.pids().values()
-        foreground.send_signal(number)
-        assert foreground.wait(60) == 0
-        assert not any(psutil.pid_exists(pid) for pid in pids)
-    finally:
-        foreground.kill()
-        foreground.stdout.close()
+    assert process.stdout is not None
+    with process.stdout as output:
+        until(lambda: "Ctrl-C" in output.readline())
+        yield process
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_the_foreground_in_order(
+    machine: Machine, foreground: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    pids = machine.pids().values()
+    foreground.send_signal(number)
+    assert foreground.wait(60) == 0
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_second_interrupt_waits_for_nobody(machine: Machine, foreground: subprocess.Popen[str]) -> None:
+    pids = machine.pids()
+    os.kill(pids["gateway"], signal.SIGSTOP)
+    foreground.send_signal(signal.SIGINT)
+    until(lambda: machine.status()["phase"] == "stopping")
+    foreground.send_signal(signal.SIGINT)
+    assert foreground.wait(60) == 130
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())

@@ -11,6 +11,7 @@ import typer
 
 from kubelore.cli.banner import print_banner
 from kubelore.common.errors import DeadlineExceeded, Unavailable
+from kubelore.stack.kept import Kept
 from kubelore.stack.layout import DataDirectory, DirectoryLock, RunningStack
 from kubelore.stack.output import RotatedLog
 
@@ -25,7 +26,7 @@ def start_detached(directory: DataDirectory, *, port: int | None, no_demo: bool)
     get ready; when it ends instead, what it said is shown and the code is 1.
     """
     begun = time.monotonic()
-    first_start = not directory.kept.exists()
+    first_start = not Kept.load(directory).was_ready
     _see_that_it_is_free(directory)
     log = RotatedLog(directory.logs / "stack.log")
     log.write(b"\n")

@@ -89,6 +89,8 @@ class EmbeddedStack:
         await self._start_services(nats, mongo)
         if self._choices.with_demo:
             await self._onboard_demo()
+        self._kept.was_ready = True
+        await asyncio.to_thread(self._kept.save, self.directory)
         self._enter("ready")
 
     async def stop(self) -> None:
@@ -130,7 +132,7 @@ class EmbeddedStack:
             if last is not None and (ended := end_leftovers(last)):
                 self._say(f"ended what a killed stack left running: {', '.join(ended)}")
             self._kept = Kept.load(self.directory)
-            self.first_start = not self._kept.purposes
+            self.first_start = not self._kept.was_ready
             self.token = admin_token(self.directory.admin_token)
             open_keyrings(self.directory.keyring, self._kept)
             self.url = f"http://{HOST}:{self._kept.port(GATEWAY, self._choices.port)}"
@@ -178,7 +180,6 @@ class EmbeddedStack:
         gateway = demo.Gateway(HOST, self._kept.ports[GATEWAY], self.token)
         try:
             self._kept.demo = await demo.onboard(gateway, self.directory.demo, self._kept.demo)
-            await asyncio.to_thread(self._kept.save, self.directory)
         except KubeloreError as error:
             # Everything else works, so the stack stays up.
             self._say(f"the demo clusters could not be added: {error.detail}")

@@ -25,6 +25,8 @@ class Kept:
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
     purposes: list[str] = field(default_factory=list)
     demo: dict[str, str] = field(default_factory=dict)
+    was_ready: bool = False
+    """Whether a start ever succeeded: the first one that does has more to say."""
 
     @classmethod
     def load(cls, directory: DataDirectory) -> Kept:
