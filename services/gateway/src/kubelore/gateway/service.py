@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -12,6 +13,7 @@ from kubelore.common.bus import Bus, Feed
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.problems import install
@@ -47,6 +49,7 @@ def build_app(
     _health(app, bus, roster)
     _pages(app)
     install(app)
+    app.openapi = partial(describe, app)
     app.add_middleware(Authentication, token=settings.read_admin_token())
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Tracing)

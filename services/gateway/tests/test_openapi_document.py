@@ -1,0 +1,50 @@
+"""docs/openapi.json says what the gateway serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelore.gateway import openapi
+
+PUBLISHED = Path(__file__).parents[3] / "docs" / "openapi.json"
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return json.loads(openapi.render())
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_the_published_document_is_the_generated_one() -> None:
+    remedy = "run: python -m kubelore.gateway.openapi > docs/openapi.json"
+    assert PUBLISHED.read_text() == openapi.render(), remedy
+
+
+def test_every_call_needs_the_token(document: dict[str, Any]) -> None:
+    (scheme,) = document["security"][0]
+    assert document["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+    assert all("security" not in operation for operation in operations(document).values())
+
+
+def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        errors = {code: answer for code, answer in operation["responses"].items() if code[0] not in "23"}
+        assert {"400", "401", "default"} <= set(errors), name
+        for code, answer in errors.items():
+            assert list(answer["content"]) == ["application/problem+json"], (name, code)
+
+
+def test_only_a_refused_kubeconfig_is_unprocessable(document: dict[str, Any]) -> None:
+    unprocessable = {name for name, found in operations(document).items() if "422" in found["responses"]}
+    assert unprocessable == {"POST /api/k8s/clusters/add", "POST /api/k8s/clusters/inspect"}
