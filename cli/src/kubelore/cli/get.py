@@ -45,6 +45,9 @@ def get(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Leave out rows of clusters that are not live.")
     ] = False,
+    managed_fields: Annotated[
+        bool, typer.Option("--show-managed-fields", help="Keep managedFields in JSON and YAML.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """List objects across clusters.
@@ -69,6 +72,9 @@ def get(
         pages = list(_pages(api, query, limit, names or []))
     _say_freshness(pages[-1])
     items = [item for page in pages for item in page["items"]]
+    if output in (Format.JSON, Format.YAML) and not managed_fields:
+        for item in items:
+            item["object"]["metadata"].pop("managedFields", None)
     if not items:
         warn(_nothing_found(query, names or []))
         raise typer.Exit(1 if names else 0)

@@ -1,0 +1,210 @@
+"""The command line on two real clusters, as a person types it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from kubelore.lab.waiting import wait_for
+
+pytestmark = pytest.mark.lab
+
+BIN = Path(sys.executable).parent
+NAMESPACE = "cli"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """Runs `kubelore` with a URL and a token in the environment, as on an operator's own machine."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._environment = {**os.environ, "KUBELORE_URL": url, "KUBELORE_TOKEN": token, "NO_COLOR": "1"}
+
+    async def start(self, *arguments: str, program: str = "kubelore") -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            BIN / program,
+            *arguments,
+            stdout=pipe,
+            stderr=pipe,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=self._environment,
+        )
+
+    async def __call__(self, *arguments: str, program: str = "kubelore") -> Outcome:
+        process = await self.start(*arguments, program=program)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        return Outcome(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def cli(kubelore, lab_pair, tmp_path_factory):
+    """Both lab clusters onboarded by the CLI, from one kubeconfig that names its certificates as files."""
+    run = Cli(kubelore.url, kubelore.token)
+    folder = tmp_path_factory.mktemp("kubeconfig")
+    path = folder / "config"
+    path.write_text(
+        kubeconfig_with_files(
+            folder, {"left": lab_pair.first.kubeconfig(), "right": lab_pair.second.kubeconfig()}
+        )
+    )
+    added = await run("clusters", "add", "--from-kubeconfig", str(path), "--all-contexts", "--tag", "typed")
+    assert added.code == 0, added.err
+    assert added.out == "cluster left added\ncluster right added\n"
+    for plane in (lab_pair.first, lab_pair.second):
+        await plane.kubectl()("create", "namespace", NAMESPACE)
+    for name in ("left", "right"):
+        await kubelore.until_live(name)
+    yield run
+    await run("clusters", "remove", "--yes", "left", "right")
+
+
+def kubeconfig_with_files(folder: Path, kubeconfigs: dict[str, str]) -> str:
+    """One kubeconfig with a context each, whose certificates and keys lie in files beside it."""
+    merged: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [],
+        "users": [],
+        "contexts": [],
+    }
+    for name, text in kubeconfigs.items():
+        config = yaml.safe_load(text)
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        for section in (cluster, user):
+            for key in [key for key in section if key.endswith("-data")]:
+                plain = key.removesuffix("-data")
+                (folder / f"{name}-{plain}").write_bytes(base64.b64decode(section.pop(key)))
+                section[plain] = f"{name}-{plain}"
+        merged["clusters"].append({"name": name, "cluster": cluster})
+        merged["users"].append({"name": name, "user": user})
+        merged["contexts"].append({"name": name, "context": {"cluster": name, "user": name}})
+    return yaml.safe_dump(merged)
+
+
+async def test_clusters_are_listed_with_their_status(cli) -> None:
+    listed = await cli("clusters", "list", "--tag", "typed")
+    assert listed.code == 0
+    lines = [line.split() for line in listed.out.splitlines()]
+    assert lines[0][:3] == ["NAME", "STATUS", "VERSION"]
+    assert [line[:2] for line in lines[1:]] == [["left", "connected"], ["right", "connected"]]
+
+
+async def test_objects_of_both_clusters_come_in_one_table(cli) -> None:
+    said = await cli("get", "ns", "-A", "-c", "tag:typed")
+    assert said.code == 0, said.err
+    lines = [line.split() for line in said.out.splitlines()]
+    assert lines[0] == ["CLUSTER", "NAMESPACE", "NAME", "STATUS", "AGE"]
+    assert {line[0] for line in lines[1:]} == {"left", "right"}
+
+
+async def test_cluster_scoped_types_need_no_namespace_option(cli) -> None:
+    said = await cli("get", "clusterroles", "cluster-admin", "-c", "left", "-o", "name")
+    assert said.out == "left:clusterroles.rbac.authorization.k8s.io::cluster-admin\n"
+
+
+async def test_one_object_prints_like_kubectl(cli, lab_pair) -> None:
+    kubectl = lab_pair.first.kubectl()
+    await kubectl(
+        "create",
+        "configmap",
+        "printed",
+        "-n",
+        NAMESPACE,
+        "--from-literal=answer=yes",
+        "--from-literal=b=a\nb\n",
+    )
+
+    async def there() -> bool:
+        return (await cli("get", "cm", "printed", "-n", NAMESPACE, "-c", "left")).code == 0
+
+    await wait_for(there, "the object")
+    for output in ("yaml", "json"):
+        ours = await cli("get", "cm", "printed", "-n", NAMESPACE, "-c", "left", "-o", output)
+        theirs = await kubectl("get", "cm", "printed", "-n", NAMESPACE, "-o", output)
+        read = json.loads if output == "json" else yaml.safe_load
+        assert read(ours.out)["data"] == read(theirs)["data"]
+        assert "managedFields" not in ours.out
+
+
+async def test_nothing_found_says_where_it_looked(cli) -> None:
+    said = await cli("get", "pods", "-n", NAMESPACE, "-c", "left")
+    assert (said.code, said.out) == (0, "")
+    assert NAMESPACE in said.err
+    named = await cli("get", "pods", "nothing", "-n", NAMESPACE, "-c", "left")
+    assert named.code == 1
+
+
+async def test_a_change_made_with_kubectl_is_shown_by_watch(cli, lab_pair) -> None:
+    watching = await cli.start("watch", "cm", "-n", NAMESPACE, "-o", "json")
+    try:
+        assert watching.stdout is not None
+        line = asyncio.create_task(watching.stdout.readline())
+        kubectl = lab_pair.second.kubectl()
+        number = 0
+        while not line.done():
+            # The watch says nothing when it is open, so changes are made until one is seen.
+            number += 1
+            await kubectl("create", "configmap", f"seen-{number}", "-n", NAMESPACE)
+            assert number < 40
+        event = json.loads(await line)
+        assert (event["event"], event["cluster"], event["type"]) == ("added", "right", "configmaps")
+    finally:
+        watching.terminate()
+        await watching.wait()
+
+
+async def test_errors_name_the_remedy_and_end_with_code_one(cli) -> None:
+    said = await cli("get", "deploymint", "-A")
+    assert said.code == 1
+    assert "deployments.apps" in said.err
+    assert "Traceback" not in said.err
+
+
+async def test_a_wrong_token_is_told_as_such(kubelore) -> None:
+    said = await Cli(kubelore.url, "wrong-token")("clusters", "list")
+    assert said.code == 1
+    assert "token" in said.err
+
+
+async def test_a_kubeconfig_that_would_run_a_program_is_refused(cli, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(
+        """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: 'https://192.168.77.1'}}]
+users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: aws}}}]
+contexts: [{name: eks, context: {cluster: c, user: u}}]
+"""
+    )
+    said = await cli("clusters", "add", "eks", "--from-kubeconfig", str(path))
+    assert said.code == 1
+    assert "aws" in said.err or "exec" in said.err
+
+
+async def test_a_connection_test_is_a_table_of_steps(cli) -> None:
+    said = await cli("clusters", "test", "left")
+    assert said.code == 0, said.err
+    assert {"tcp", "tls", "authentication"} <= {line.split()[0] for line in said.out.splitlines()[1:]}
+
+
+async def test_it_is_a_kubectl_plugin_too(cli) -> None:
+    said = await cli("clusters", "list", "-o", "name", program="kubectl-kubelore")
+    assert {"left", "right"} <= set(said.out.split())
