@@ -30,7 +30,7 @@ from kubelore.common.kube.credentials import (
     check_token,
     decode_data,
 )
-from kubelore.common.kube.plain_yaml import load_documents
+from kubelore.common.kube.documents import load_documents
 
 MAX_KUBECONFIG_BYTES = 1024 * 1024
 

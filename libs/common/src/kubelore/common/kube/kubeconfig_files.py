@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kubelore.common.errors import KubeconfigRefused, KubeloreError
-from kubelore.common.kube.plain_yaml import dump, load_documents
+from kubelore.common.kube.documents import dump, load_documents
 
 MAX_FILE_BYTES = 512 * 1024
 _CLUSTER_FILES = (("certificate-authority", "certificate-authority-data"),)
