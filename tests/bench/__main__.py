@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -40,14 +41,21 @@ def main() -> None:
     names = arguments.only or list(BENCHMARKS)
     machine = facts()
     rows: list[Row] = []
+    # A stop from outside takes the same way out as Ctrl-C, so that everything started here is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     os.chdir(DOCUMENT.parents[1])
     size = QUICK if arguments.quick else FULL
-    with tempfile.TemporaryDirectory(prefix="kubelore-bench-") as folder, World(Path(folder), size) as world:
-        for name in names:
-            begun = time.monotonic()
-            rows += BENCHMARKS[name](world)
-            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    print_table(rows)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="kubelore-bench-") as folder,
+            World(Path(folder), size) as world,
+        ):
+            for name in names:
+                begun = time.monotonic()
+                rows += BENCHMARKS[name](world)
+                print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        print_table(rows)
     document = arguments.write or (None if arguments.quick or arguments.only else DOCUMENT)
     if document is not None:
         write(document, rows, machine)
