@@ -1,6 +1,7 @@
 """When a failed probe is a fall, and when the next probe is due."""
 
 import random
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,4 +53,4 @@ def test_probes_never_rest_longer_than_the_limit_and_verdicts_alternate(
         assert 0 < delay <= BACKOFF_LIMIT_S * 1.1
         if verdict:
             verdicts.append(verdict)
-    assert all(first != second for first, second in zip(verdicts, verdicts[1:], strict=False))
+    assert all(first != second for first, second in pairwise(verdicts))

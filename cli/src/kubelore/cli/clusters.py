@@ -9,7 +9,7 @@ import typer
 
 from kubelore.cli.connection import Api, connect
 from kubelore.cli.output import print_document, print_table, warn
-from kubelore.cli.selection import Output
+from kubelore.cli.selection import Format, Output
 
 app = typer.Typer(no_args_is_help=True, help="Onboard, list, show, test and remove clusters.")
 
@@ -22,26 +22,26 @@ def list_clusters(
     context: typer.Context,
     tag: Annotated[str | None, typer.Option(help="Only clusters with this tag.")] = None,
     group: Annotated[str | None, typer.Option(help="Only clusters of this group.")] = None,
-    output: Output = "table",
+    output: Output = Format.TABLE,
 ) -> None:
     """List the onboarded clusters."""
     with connect(context) as api:
         items = list(_all(api, tag=tag, group=group))
-    if output in ("json", "yaml"):
+    if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)
-    elif output == "name":
+    elif output == Format.NAME:
         print_table((), [(item["name"],) for item in items])
     elif not items:
         warn("No clusters yet. Add one: kubelore clusters add NAME --from-kubeconfig FILE")
     else:
-        print_table(_WIDE if output == "wide" else _COLUMNS, [_row(item, output == "wide") for item in items])
+        print_table(_WIDE if output == Format.WIDE else _COLUMNS, [_row(item, output == Format.WIDE) for item in items])
 
 
 @app.command()
-def show(context: typer.Context, name: str, output: Output = "yaml") -> None:
+def show(context: typer.Context, name: str, output: Output = Format.YAML) -> None:
     """Show everything known of one cluster."""
     with connect(context) as api:
-        print_document(api.get(f"/api/k8s/clusters/{name}"), "json" if output == "json" else "yaml")
+        print_document(api.get(f"/api/k8s/clusters/{name}"), Format.JSON if output == Format.JSON else Format.YAML)
 
 
 @app.command()
@@ -103,13 +103,13 @@ def inspect(
     from_kubeconfig: Annotated[
         Path | None, typer.Option("--from-kubeconfig", help="Kubeconfig to read.")
     ] = None,
-    output: Output = "table",
+    output: Output = Format.TABLE,
 ) -> None:
     """Look into a kubeconfig without onboarding anything."""
     text = _read_kubeconfig(from_kubeconfig)
     with connect(context) as api:
         report = api.post("/api/k8s/clusters/inspect", {"kubeconfig": text})
-    if output in ("json", "yaml"):
+    if output in (Format.JSON, Format.YAML):
         print_document(report, output)
         return
     rows = [
@@ -142,11 +142,11 @@ def remove(
 
 
 @app.command()
-def test(context: typer.Context, name: str, output: Output = "table") -> None:
+def test(context: typer.Context, name: str, output: Output = Format.TABLE) -> None:
     """Test the connection to a cluster, step by step."""
     with connect(context) as api:
         report = api.post(f"/api/k8s/clusters/{name}/test", None)
-    if output in ("json", "yaml"):
+    if output in (Format.JSON, Format.YAML):
         print_document(report, output)
     else:
         print_table(("STEP", "RESULT", "TIME", "DETAIL"), [_step(step) for step in report["steps"]])

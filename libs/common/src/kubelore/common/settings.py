@@ -45,8 +45,8 @@ class CommonSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic names the parameters
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic names the parameters
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order: arguments, environment, the file that KUBELORE_CONFIG names, defaults."""
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)

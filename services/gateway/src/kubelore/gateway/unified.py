@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from kubelore.common.kube.documents import dump
 
 from kubelore.common.bus import Feed
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import ClusterState, Get, Page
+from kubelore.common.kube.documents import dump
 from kubelore.gateway.auth import Caller
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf

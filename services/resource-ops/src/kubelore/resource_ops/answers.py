@@ -93,7 +93,7 @@ class Answers:
             )
         return observer.state(types)
 
-    async def _await_version(self, id: str, at_least: str) -> None:  # noqa: A002 - the contract's own word
+    async def _await_version(self, id: str, at_least: str) -> None:
         deadline = time.monotonic() + AT_LEAST_S
         wanted = version(at_least)
         while (row := self._fleet.model.get(id)) is None or older(row.rv, wanted):

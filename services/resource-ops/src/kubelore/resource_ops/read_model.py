@@ -87,7 +87,7 @@ class ReadModel:
             codec = self._codecs[type_name] = Codec(learn=type_name != SECRETS)
         return codec
 
-    def get(self, id: str) -> Row | None:  # noqa: A002 - the contract's own word
+    def get(self, id: str) -> Row | None:
         """The row of an id, if it is held; raises BadRequest when it is no id."""
         of = ResourceId.parse(id)
         model = self.clusters.get(of.cluster)

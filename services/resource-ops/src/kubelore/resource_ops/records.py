@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import zstandard
-from kubelore.common.kube.secrets import strip_secret
 
 from kubelore.common.contracts.changes import Change, Kind, Was
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.kube import ObjectMeta, ResourceType, decode_meta
+from kubelore.common.kube.secrets import strip_secret
 
 INLINE_LIMIT = 512 * 1024
 """Compressed bytes above which an object travels as a sealed blob (the change contract)."""
