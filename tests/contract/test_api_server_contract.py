@@ -3,6 +3,7 @@
 A difference found by a service's test on the lab belongs here first, and then into kubesim.
 """
 
+import asyncio
 import base64
 import json
 import ssl
@@ -79,14 +80,16 @@ class Api:
             raw = await response.read()
             return Answer(response.status, json.loads(raw) if raw[:1] in b"{[" else raw.decode())
 
-    async def events(self, path: str, count: int) -> list[dict[str, Any]]:
-        """The first `count` events of a watch; bookmarks only where they were asked for."""
+    async def events(self, path: str, count: int, begun: asyncio.Event | None = None) -> list[dict[str, Any]]:
+        """The first `count` events of a watch; `begun` is set when the first is there."""
         events: list[dict[str, Any]] = []
         timeout = aiohttp.ClientTimeout(total=20)
         async with self._session.get(self._server + path, ssl=self._ssl, timeout=timeout) as response:
             assert response.status == 200
             async for line in response.content:
                 events.append(json.loads(line))
+                if begun is not None:
+                    begun.set()
                 if len(events) == count:
                     break
         return events
@@ -748,9 +751,13 @@ class ApiServerContract:
 
     async def test_a_deleted_definition_takes_its_objects_along(self, api: Api, widgets: str) -> None:
         await api("POST", widgets, self.widget(widgets, "w"))
+        begun = asyncio.Event()
+        watched = asyncio.create_task(api.events(f"{widgets}?watch=1", 2, begun))
+        await asyncio.wait_for(begun.wait(), 20)
         group = widgets.split("/")[2]
         await api("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.{group}")
         await until(api, widgets, 404)
+        assert [event["type"] for event in await watched] == ["ADDED", "DELETED"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

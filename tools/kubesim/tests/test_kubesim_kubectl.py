@@ -162,6 +162,14 @@ async def test_top_shows_usage(kubectl: Kubectl) -> None:
     assert len((await kubectl("top", "pods", "-A", "--no-headers")).splitlines()) == 40
 
 
+async def test_whoever_is_impersonated_may_only_read(kubectl: Kubectl, pod: str) -> None:
+    await kubectl("get", "pods", "-n", "team-01", "--as=reader")
+    for command in (("delete", "pod", pod), ("exec", pod, "--", "ls"), ("label", "pod", pod, "a=b")):
+        refused = await kubectl.run(*command[:2], "-n", "team-01", "--as=reader", *command[2:])
+        assert refused.code != 0
+        assert 'User "reader" cannot' in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("path", "what"),
     [

@@ -125,7 +125,7 @@ class Watch:
         if self.initial:
             for batch in self._initial_events():
                 yield batch
-        while time.monotonic() < deadline and not self.collection.closed:
+        while time.monotonic() < deadline:
             try:
                 changes = self.collection.since(self.position)
             except ApiError as error:
@@ -134,6 +134,8 @@ class Watch:
             if changes:
                 self.position = changes[-1].rv
                 yield b"".join(map(self._line, changes))
+            elif self.collection.closed:
+                return
             else:
                 self.position = max(self.position, self.call.cluster.store.rv)
                 with contextlib.suppress(TimeoutError):

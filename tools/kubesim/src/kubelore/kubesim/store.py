@@ -161,17 +161,20 @@ class Store:
         self.rv = first_rv
         self._floor = first_rv
         self._collections: dict[str, Collection] = {}
+        self._dropped: dict[str, int] = {}  # type -> revision at which it was last dropped
 
     def of(self, resource_type: ResourceType) -> Collection:
         collection = self._collections.get(resource_type.key)
         if collection is None:
-            collection = self._collections[resource_type.key] = Collection(self._floor)
+            floor = max(self._floor, self._dropped.get(resource_type.key, 0))
+            collection = self._collections[resource_type.key] = Collection(floor)
         return collection
 
     def drop(self, resource_type: ResourceType) -> None:
         """Ends the watches of a type that is no longer served, and forgets its objects."""
         collection = self._collections.pop(resource_type.key, None)
         if collection is not None:
+            self._dropped[resource_type.key] = self.rv
             collection.closed = True
             collection.wake()
 
