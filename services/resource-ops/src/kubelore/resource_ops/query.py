@@ -31,7 +31,7 @@ MAX_SEARCH = 256
 StateOf = Callable[[str, frozenset[str]], ClusterState]
 """How far a cluster's rows of these types (empty means all) can be trusted; `count` is filled in here."""
 
-_SORT_COST = 3
+_SORT_COST = 4
 """Sorting a row costs about as much as looking this many rows of an order up in a bitmap."""
 
 

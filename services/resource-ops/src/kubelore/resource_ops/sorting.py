@@ -7,8 +7,9 @@ or not. Descending is the whole key reversed.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -116,24 +117,31 @@ class Sort:
 
 
 class Order:
-    """All rows of one type in one order, kept up to date row by row."""
+    """All rows of one type in one order, kept up to date row by row.
+
+    Their numbers lie beside them, so that a walk touches only the rows it takes.
+    """
 
     def __init__(self, rows: Iterable[Row], key_of: KeyOf) -> None:
         self._key_of = key_of
         self._rows = sorted(rows, key=key_of)
+        self._numbers = array("I", [row.number for row in self._rows])
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, row: Row) -> None:
         """Put a row in its place."""
-        insort(self._rows, row, key=self._key_of)
+        place = bisect_right(self._rows, self._key_of(row), key=self._key_of)
+        self._rows.insert(place, row)
+        self._numbers.insert(place, row.number)
 
     def remove(self, row: Row) -> None:
         """Take a row out; its key must be what it was when it was added."""
         place = bisect_left(self._rows, self._key_of(row), key=self._key_of)
         if place < len(self._rows) and self._rows[place] is row:
             del self._rows[place]
+            del self._numbers[place]
 
     def named(self, name: str) -> list[Row]:
         """The rows of exactly this name; only an order by name can tell."""
@@ -142,15 +150,23 @@ class Order:
 
     def pick(self, matching: BitMap, after: Key | None, limit: int, *, descending: bool) -> list[Row]:
         """The first `limit` rows behind a key whose numbers match, in order."""
-        rows, found = self._rows, []
+        rows, places = self._rows, []
+        for at, numbers in self._chunks(after, descending=descending):
+            found = [place for place, number in enumerate(numbers, at) if number in matching]
+            places += reversed(found) if descending else found
+            if len(places) >= limit:
+                break
+        return [rows[place] for place in places[:limit]]
+
+    def _chunks(self, after: Key | None, *, descending: bool) -> Iterator[tuple[int, array[int]]]:
+        """The numbers behind a key piece by piece, each with the place of its first."""
+        rows, numbers = self._rows, self._numbers
         if descending:
             end = len(rows) if after is None else bisect_left(rows, after, key=self._key_of)
-            chunks = (rows[max(at - _CHUNK, 0) : at][::-1] for at in range(end, 0, -_CHUNK))
+            for stop in range(end, 0, -_CHUNK):
+                start = max(stop - _CHUNK, 0)
+                yield start, numbers[start:stop]
         else:
-            start = 0 if after is None else bisect_right(rows, after, key=self._key_of)
-            chunks = (rows[at : at + _CHUNK] for at in range(start, len(rows), _CHUNK))
-        for chunk in chunks:
-            found += [row for row in chunk if row.number in matching]
-            if len(found) >= limit:
-                break
-        return found[:limit]
+            begin = 0 if after is None else bisect_right(rows, after, key=self._key_of)
+            for start in range(begin, len(rows), _CHUNK):
+                yield start, numbers[start : start + _CHUNK]
