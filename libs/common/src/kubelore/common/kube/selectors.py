@@ -318,7 +318,7 @@ class FieldSelector:
         """
         _check_text("field", text, _FIELD_REMEDY)
         requirements = (_field_requirement(text, term) for term in sorted(_terms(text)) if term)
-        # `=` alone, an empty value of a nameless field, restricts nothing and is left out, as in apimachinery.
+        # `=` alone, an empty value of a nameless field, restricts nothing and is left out as in apimachinery.
         return cls(tuple(one for one in requirements if one.field or one.value))
 
     def matches(self, fields: Mapping[str, str]) -> bool:
