@@ -34,7 +34,7 @@ e2e: bootstrap ## only the tests that go through `kubelore up`
 	$(BIN)/pytest tests/e2e $(ARGS)
 
 lab: bootstrap ## two real clusters on this machine: build, start, print their kubeconfigs, stop on Ctrl-C
-	@$(BIN)/python -m kubelore.lab $(ARGS)
+	@$(BIN)/python -m kubelore.lab $(or $(ARGS),up)
 
 bench: bootstrap ## the figures of docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(ARGS)
