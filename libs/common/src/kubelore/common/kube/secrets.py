@@ -1,10 +1,13 @@
 """What may leave an observer of a Secret: everything but its values.
 
-`data`, `stringData` and the annotation in which kubectl keeps a copy of them
-are taken out of the object. Each value leaves an HMAC, by which one can tell
-whether the same key held the same value at two times or in two clusters, and
-nothing else; the values themselves are sealed for the one service that may
-open them.
+`data`, `stringData`, any top-level field that no Secret has, and annotations that
+hold a copy of the object or of a value are taken out. Each value leaves an HMAC,
+by which one can tell whether the same key held the same value at two times or in
+two clusters, and nothing else; the values themselves are sealed for the one
+service that may open them, bound to the cluster, the uid and the
+resourceVersion. managedFields name keys, never values, and stay.
+
+The other parts keep the API server's bytes. Stripping twice changes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +21,22 @@ import msgspec
 from kubelore.common.errors import UpstreamError
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+COPIES = frozenset(
+    {
+        LAST_APPLIED,
+        "kapp.k14s.io/original",
+        "kopf.zalando.org/last-handled-configuration",
+        "objectset.rio.cattle.io/applied",
+    }
+)
+"""Annotations in which tools keep a whole object, some of them compressed."""
+
+_SECRET_FIELDS = frozenset({"apiVersion", "kind", "metadata", "type", "immutable"})
+_LEAST_PLAIN = 16
+"""Characters from which on a value repeated in an annotation is taken for a copy, not for a common word."""
+_LEAST_ENCODED = 8
+"""The same for its base64, which no common word looks like."""
 
 
 class Hmac(Protocol):
@@ -49,13 +68,22 @@ class StrippedSecret(msgspec.Struct, frozen=True):
     sealed: bytes
 
 
+class StrippedList(msgspec.Struct, frozen=True):
+    """A list without the values of its Secrets, and what each Secret became, in the order of the list."""
+
+    object: bytes
+    secrets: list[StrippedSecret]
+
+
 class _Metadata(msgspec.Struct, rename="camel"):
     uid: str = ""
     resource_version: str = ""
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_texts = msgspec.json.Decoder(dict[str, str] | None).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw] | None).decode
+_texts = msgspec.json.Decoder(dict[str, str | None] | None).decode
+_text = msgspec.json.Decoder(str).decode
 _metadata = msgspec.json.Decoder(_Metadata).decode
 
 
@@ -76,42 +104,91 @@ def strip_secret(raw: bytes, *, cluster: str, hmac: Hmac, seal: Seal) -> Strippe
         values = _values(fields)
         metadata = fields.get("metadata", msgspec.Raw(b"{}"))
         identity = _metadata(metadata)
-        fields["metadata"] = _without_copy(metadata)
+        kept = {name: value for name, value in fields.items() if name in _SECRET_FIELDS}
+        kept["metadata"] = _without_copies(metadata, values)
     except msgspec.MsgspecError:
         # Not chained: the decoder's message may quote what it could not decode.
         raise UpstreamError("the API server sent something that is no Secret") from None
     context = secret_context(cluster, identity.uid, identity.resource_version)
     return StrippedSecret(
-        object=msgspec.json.encode(fields),
+        object=msgspec.json.encode(kept),
         hmacs={key: hmac(value, context=f"secret-value:{key}") for key, value in values.items()},
         sealed=seal(msgspec.msgpack.encode(values), context=context) if values else b"",
     )
 
 
+def strip_list(raw: bytes, *, cluster: str, hmac: Hmac, seal: Seal) -> StrippedList:
+    """Take the values out of every Secret of a SecretList, a List of anything, or a Table of Secrets.
+
+    An item that says another kind stays as it is; one that says none, as the
+    items of a SecretList, is a Secret. Raises UpstreamError when it is no list.
+    """
+    stripped: list[StrippedSecret] = []
+
+    def strip_item(item: msgspec.Raw) -> msgspec.Raw:
+        kind = _text(_fields(item).get("kind", b'"Secret"'))
+        if kind not in ("Secret", "PartialObjectMetadata"):
+            return item
+        stripped.append(strip_secret(bytes(item), cluster=cluster, hmac=hmac, seal=seal))
+        return msgspec.Raw(stripped[-1].object)
+
+    def strip_row(row: msgspec.Raw) -> dict[str, msgspec.Raw]:
+        parts = _fields(row)
+        return {name: strip_item(part) if name == "object" else part for name, part in parts.items()}
+
+    try:
+        fields: dict[str, object] = dict(_fields(raw))
+        if (items := fields.get("items")) is not None:
+            fields["items"] = [strip_item(item) for item in _items(_raw(items)) or []]
+        if (rows := fields.get("rows")) is not None:
+            fields["rows"] = [strip_row(row) for row in _items(_raw(rows)) or []]
+    except msgspec.MsgspecError:
+        raise UpstreamError("the API server sent something that is no list of Secrets") from None
+    return StrippedList(msgspec.json.encode(fields), stripped)
+
+
 def _values(fields: dict[str, msgspec.Raw]) -> dict[str, bytes]:
-    """Take both maps of values out. `stringData` wins, as it does in the API server."""
-    data = fields.pop("data", None)
-    texts = fields.pop("stringData", None)
-    values = {key: _decoded(value) for key, value in (_texts(data) or {}).items()} if data else {}
-    if texts:
-        values |= {key: value.encode() for key, value in (_texts(texts) or {}).items()}
-    return values
+    """Both maps of values as one. `stringData` wins, as it does in the API server; null is the empty value."""
+    data = _texts(fields.get("data", b"null")) or {}
+    texts = _texts(fields.get("stringData", b"null")) or {}
+    values = {key: _decoded(value or "") for key, value in data.items()}
+    return values | {key: (value or "").encode() for key, value in texts.items()}
 
 
 def _decoded(value: str) -> bytes:
+    """The bytes that base64 stands for, line ends ignored as in Go; the text itself when it is no base64."""
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
     except (binascii.Error, ValueError):
         return value.encode()
 
 
-def _without_copy(metadata: msgspec.Raw) -> msgspec.Raw:
-    if LAST_APPLIED.encode() not in bytes(metadata) and b"\\u" not in bytes(metadata):
-        return metadata
+def _without_copies(metadata: msgspec.Raw, values: dict[str, bytes]) -> msgspec.Raw:
     parts = _fields(metadata)
-    annotations = _texts(parts["annotations"]) if "annotations" in parts else None
-    if annotations is None or LAST_APPLIED not in annotations:
+    if "annotations" not in parts:
         return metadata
-    del annotations[LAST_APPLIED]
-    parts["annotations"] = msgspec.Raw(msgspec.json.encode(annotations))
+    # Always decoded and encoded anew: an escape or a name given twice must not hide a copy.
+    annotations = _texts(parts["annotations"]) or {}
+    traces = _traces(values)
+    kept = {
+        name: text
+        for name, text in annotations.items()
+        if name not in COPIES and not (text and any(trace in text for trace in traces))
+    }
+    parts["annotations"] = msgspec.Raw(msgspec.json.encode(kept))
     return msgspec.Raw(msgspec.json.encode(parts))
+
+
+def _traces(values: dict[str, bytes]) -> set[str]:
+    """The texts by which a copy of a value is known: base64, plain, and plain as it stands in JSON."""
+    traces = {base64.b64encode(value).decode() for value in values.values()}
+    traces = {trace for trace in traces if len(trace) >= _LEAST_ENCODED}
+    for value in values.values():
+        plain = value.decode(errors="ignore")
+        if len(plain) >= _LEAST_PLAIN:
+            traces |= {plain, msgspec.json.encode(plain)[1:-1].decode()}
+    return traces
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(b"null")
