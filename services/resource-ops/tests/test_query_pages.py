@@ -129,7 +129,7 @@ def _matches(asked: Query, cluster: str, kind: str, body: dict) -> bool:
     return (
         cluster in asked.clusters
         and kind in _TYPES_MEANT[tuple(asked.types)]
-        and (not asked.namespaces or scope in asked.namespaces)
+        and (not asked.namespaces or scope in asked.namespaces or (kind == "namespaces" and asked.types))
         and LabelSelector.parse(asked.labels).matches(meta["labels"])
         and FieldSelector.parse(asked.fields).matches(fields)
         and any(asked.search.lower() in text.lower() for text in searched)

@@ -14,7 +14,7 @@ from kubelore.common.kube.selectors import (
     LabelSelector,
     Operator,
 )
-from kubelore.resource_ops.facts import field_paths, indexed_fields
+from kubelore.common.kube.facts import field_paths, indexed_fields
 from kubelore.resource_ops.index import Index
 
 METADATA_PATHS = ("metadata.name", "metadata.namespace")

@@ -88,7 +88,8 @@ def select(models: ReadModel, asked: Query, state_of: StateOf) -> tuple[Selectio
     if asked.types:
         rows &= index.types.union(types)
     if asked.namespaces:
-        rows &= index.namespaces.union(asked.namespaces)
+        unscoped = _cluster_scoped(clusters, types)
+        rows &= index.namespaces.union(asked.namespaces) | index.types.union(unscoped)
     rows = match_labels(index, rows, labels)
     all_types = types or frozenset(name for model in clusters for name in model.types)
     rows = match_fields(index, rows, all_types, fields)
@@ -98,6 +99,13 @@ def select(models: ReadModel, asked: Query, state_of: StateOf) -> tuple[Selectio
         for model, state in zip(clusters, states, strict=True)
     ]
     return Selection(clusters, types, rows), counted
+
+
+def _cluster_scoped(clusters: Iterable[ClusterModel], asked: frozenset[str]) -> set[str]:
+    """Types asked for by name that are in no namespace: kubectl lists them whole, whatever `-n` says."""
+    return {
+        name for model in clusters for name in asked & model.types.keys() if not model.types[name].namespaced
+    }
 
 
 def _take(index: Index, selection: Selection, sort: Sort, after: Key | None, limit: int) -> list[Row]:

@@ -16,7 +16,7 @@ from kubelore.common.contracts.changes import Was
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import Codec, split
-from kubelore.resource_ops.facts import Facts, field_paths, read
+from kubelore.common.kube.facts import Facts, field_paths, read
 from kubelore.resource_ops.index import Index
 from kubelore.resource_ops.rows import Row, Table, older, version
 

@@ -22,9 +22,11 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One page out of the clusters that the asked replica observes.
 
     `types` are written as kubectl does (short names and singulars too); empty
-    means every type. `labels` and `fields` are Kubernetes selectors, `search`
-    is matched as a case-insensitive substring over name, labels, annotations
-    and images. `sort` is a column (name, namespace, cluster, type, created,
+    means every type. `namespaces` narrow what is in namespaces; a
+    cluster-scoped type that is asked for by name comes whole, as with kubectl,
+    and with no types named a Namespace counts as in itself. `labels` and
+    `fields` are Kubernetes selectors, `search` is matched as a case-insensitive
+    substring over name, labels, annotations and images. `sort` is a column (name, namespace, cluster, type, created,
     phase), with `-` before it for descending. `after` is the key of the last
     row of the page before. With `objects` false only keys and ids come back
     (phase one of a fan-out).

@@ -1,4 +1,4 @@
-"""What the read model must know of an object besides its bytes: decoded once, when the object arrives.
+"""What a query or a watch must know of an object besides its bytes: decoded once, when the object arrives.
 
 The metadata, the images, the phase, and the fields that Kubernetes lets field
 selectors use for the type (pkg/apis/*/v1/conversion.go of Kubernetes 1.34).
