@@ -146,6 +146,12 @@ def test_a_value_that_is_a_common_word_takes_no_annotation_along() -> None:
     assert kept["metadata"]["annotations"] == {"env": "production-eu"}
 
 
+def test_a_secret_made_to_be_slow_loses_its_annotations_instead() -> None:
+    values = {f"k{number}": number.to_bytes(16, "big") for number in range(15_000)}
+    kept = json.loads(strip(secret(values, annotations={"a": "b" * 200_000})).object)
+    assert kept["metadata"]["annotations"] == {}
+
+
 def test_null_and_wrapped_values_are_read_as_go_reads_them() -> None:
     found = secret({})
     found["data"] = {"empty": None, "wrapped": "aHVu\r\ndGVyMg==\n", "odd": "not base64!"}

@@ -37,6 +37,8 @@ _LEAST_PLAIN = 16
 """Characters from which on a value repeated in an annotation is taken for a copy, not for a common word."""
 _LEAST_ENCODED = 8
 """The same for its base64, which no common word looks like."""
+_MOST_SEARCHED = 10**8
+"""Values times characters of annotations that are searched for copies (20 ms); over it all annotations go."""
 
 
 class Hmac(Protocol):
@@ -170,6 +172,8 @@ def _without_copies(metadata: msgspec.Raw, values: dict[str, bytes]) -> msgspec.
     # Always decoded and encoded anew: an escape or a name given twice must not hide a copy.
     annotations = _texts(parts["annotations"]) or {}
     traces = _traces(values)
+    if len(traces) * sum(len(text or "") for text in annotations.values()) > _MOST_SEARCHED:
+        annotations = {}
     kept = {
         name: text
         for name, text in annotations.items()
