@@ -54,7 +54,7 @@ class Quantity:
 
     __slots__ = ("_format", "_nanos")
 
-    def __init__(self, nanos: int = 0, format: Format = Format.DECIMAL_SI) -> None:  # noqa: A002
+    def __init__(self, nanos: int = 0, format: Format = Format.DECIMAL_SI) -> None:
         """`nanos` is the value in units of 1e-9."""
         self._nanos = nanos
         self._format = format
