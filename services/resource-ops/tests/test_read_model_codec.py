@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubelore.common.kube.facts import read
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import SAMPLES, TRAIN_AT, Codec, split
-from kubelore.common.kube.facts import read
 from kubelore.resource_ops.read_model import ReadModel
 
 SECRETS = ResourceType(group="", version="v1", plural="secrets", kind="Secret", namespaced=True)

@@ -19,7 +19,9 @@ class CommonSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KUBELORE_", extra="ignore")
 
-    nats_url: str = Field(default="nats://127.0.0.1:4222", description="Servers of the bus, comma separated, without credentials.")
+    nats_url: str = Field(
+        default="nats://127.0.0.1:4222", description="Servers of the bus, comma separated, without credentials."
+    )
     nats_user: str = Field(default="", description="User of this service on the bus.")
     nats_password: SecretStr = Field(default=SecretStr(""), description="Password of that user.")
     mongo_url: SecretStr = Field(default=SecretStr("mongodb://127.0.0.1:27017"), description="MongoDB connection string.")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pyroaring import BitMap
 
 from kubelore.common.errors import BadRequest
+from kubelore.common.kube.facts import field_paths, indexed_fields
 from kubelore.common.kube.selectors import (
     FieldRequirement,
     FieldSelector,
@@ -14,7 +15,6 @@ from kubelore.common.kube.selectors import (
     LabelSelector,
     Operator,
 )
-from kubelore.common.kube.facts import field_paths, indexed_fields
 from kubelore.resource_ops.index import Index
 
 METADATA_PATHS = ("metadata.name", "metadata.namespace")

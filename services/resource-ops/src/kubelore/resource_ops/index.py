@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from pyroaring import BitMap
 
-from kubelore.resource_ops.annotations import AnnotationKinds
 from kubelore.common.kube.facts import Facts, indexed_fields
+from kubelore.resource_ops.annotations import AnnotationKinds
 from kubelore.resource_ops.rows import Row, Table, version
 from kubelore.resource_ops.sorting import COLUMNS, Order
 from kubelore.resource_ops.text_index import Lines, Postings

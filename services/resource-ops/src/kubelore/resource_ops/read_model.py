@@ -14,9 +14,9 @@ from pyroaring import BitMap
 
 from kubelore.common.contracts.changes import Was
 from kubelore.common.contracts.identity import ResourceId
+from kubelore.common.kube.facts import Facts, field_paths, read
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import Codec, split
-from kubelore.common.kube.facts import Facts, field_paths, read
 from kubelore.resource_ops.index import Index
 from kubelore.resource_ops.rows import Row, Table, older, version
 
