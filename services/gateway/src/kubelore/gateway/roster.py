@@ -67,7 +67,7 @@ class Roster:
                 chosen.add(selector)
             else:
                 raise NotFound(
-                    f"there is no cluster named {selector!r}", remedy="`kubelore clusters` lists them."
+                    f"there is no cluster named {selector!r}", remedy="`kubelore clusters list` shows their names."
                 )
         return sorted(chosen if wanted else self._clusters)
 

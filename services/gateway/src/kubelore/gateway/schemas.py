@@ -136,7 +136,15 @@ class Item(BaseModel):
 
     id: str = Field(examples=["prod-eu:pods:shop:web-0"])
     cluster: str
-    object: dict[str, Any]
+    object: dict[str, Any] | list[Any] = Field(
+        description="As the API server sent it; with view=table the cells, in the order of `columns`."
+    )
+
+
+class OneItem(Item):
+    """One object, and how far its cluster's rows can be trusted."""
+
+    state: ClusterFreshness = Field(description="`count` is 0 here.")
 
 
 class ResourceList(BaseModel):

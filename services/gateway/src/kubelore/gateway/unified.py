@@ -19,7 +19,7 @@ from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
-from kubelore.gateway.schemas import Item, ResourceList
+from kubelore.gateway.schemas import OneItem, ResourceList
 from kubelore.gateway.watch import Watches, WatchRequest
 
 Types = Annotated[
@@ -108,7 +108,7 @@ def unified_routes(
 
     @router.get(
         "/resources/{id}",
-        response_model=Item,
+        response_model=OneItem,
         summary="One object as JSON or YAML",
         responses=documented(404),
     )
