@@ -67,7 +67,8 @@ class Roster:
                 chosen.add(selector)
             else:
                 raise NotFound(
-                    f"there is no cluster named {selector!r}", remedy="`kubelore clusters list` shows their names."
+                    f"there is no cluster named {selector!r}",
+                    remedy="`kubelore clusters list` shows their names.",
                 )
         return sorted(chosen if wanted else self._clusters)
 
