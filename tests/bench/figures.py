@@ -87,4 +87,4 @@ def ratio_text(ratio: float | None) -> str:
     """As a factor."""
     if ratio is None:
         return ""
-    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x"
+    return f"{ratio:,.0f}x" if ratio >= 10 else f"{ratio:.2g}x"
