@@ -14,7 +14,7 @@ from kubelore.cluster_registry.health import TIMEOUT_S, ProbeState, Verdict
 from kubelore.cluster_registry.registry import Registry
 from kubelore.cluster_registry.repository import ClusterRepository
 from kubelore.common.bus import Bus
-from kubelore.common.contracts.clusters import ClusterEvent, ListClusters, cluster_event_subject
+from kubelore.common.contracts.clusters import ClusterEvent, ListClusters, Status, cluster_event_subject
 from kubelore.common.errors import KubeloreError, NotFound, Unauthenticated
 from kubelore.common.kube import AddressPolicy, KubeClient
 from kubelore.common.telemetry import get_logger, outgoing
@@ -46,8 +46,11 @@ class Prober:
                     log.warning("roster not read", reason=error.reason, detail=error.detail)
                 await asyncio.sleep(ROSTER_S)
         finally:
-            for task in self._tasks.values():
+            tasks = list(self._tasks.values())
+            self._tasks.clear()
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow_roster(self) -> None:
         wanted: set[tuple[str, int]] = set()
@@ -69,36 +72,56 @@ class Prober:
             await self._probe_until_gone(name)
         except KubeloreError as error:
             log.warning("probing stopped", cluster=name, reason=error.reason, detail=error.detail)
+        except Exception as error:
+            # The task's boundary: the roster starts it again.
+            log.error("probing failed", cluster=name, exc_info=error)
 
     async def _probe_until_gone(self, name: str) -> None:
         with suppress(NotFound):
             cluster, sealed = await self._repository.credentials(name)
-            state = ProbeState()
+            state, recorded, untold = ProbeState(), "", None
             async with KubeClient(
                 self._registry.access(cluster, sealed), self._policy, headers=outgoing
             ) as client:
                 while True:
                     error = await _probe(client)
                     verdict, delay = state.observe(error is None)
-                    if verdict is not None:
-                        await self._record(name, verdict, error)
+                    untold = verdict or untold
+                    status = _status(state, error)
+                    if status is None or (status, untold) == (recorded, None):
+                        pass
+                    elif await self._record(name, status, untold, error):
+                        recorded, untold = status, None
                     await asyncio.sleep(delay)
 
-    async def _record(self, name: str, verdict: Verdict, error: KubeloreError | None) -> None:
-        refused = isinstance(error, Unauthenticated)
+    async def _record(
+        self, name: str, status: Status, verdict: Verdict | None, error: KubeloreError | None
+    ) -> bool:
+        """Write the status, and tell of a verdict; whether it was written, else it is tried again."""
+        detail = error.detail if error else ""
         try:
             await self._repository.update(
                 name,
-                status="error" if refused else verdict,
-                health_status="healthy" if verdict == "connected" else "unhealthy",
-                status_detail=error.detail if error else "",
+                status=status,
+                health_status="healthy" if status == "connected" else "unhealthy",
+                status_detail=detail,
             )
-            event = ClusterEvent(
-                cluster=name, happened=verdict, at=time.time(), detail=error.detail if error else ""
-            )
-            await self._bus.publish_event(cluster_event_subject(event), event)
+            if verdict is not None:
+                event = ClusterEvent(cluster=name, happened=verdict, at=time.time(), detail=detail)
+                await self._bus.publish_event(cluster_event_subject(event), event)
         except KubeloreError as problem:
-            log.warning("verdict not recorded", cluster=name, verdict=verdict, detail=problem.detail)
+            log.warning("status not recorded", cluster=name, status=status, detail=problem.detail)
+            return False
+        return True
+
+
+def _status(state: ProbeState, error: KubeloreError | None) -> Status | None:
+    """What to write of a cluster; None while a first failure waits for its confirmation."""
+    if error is None:
+        return "connected"
+    if state.connected is not False:
+        return None
+    return "error" if isinstance(error, Unauthenticated) else "disconnected"
 
 
 async def _probe(client: KubeClient) -> KubeloreError | None:

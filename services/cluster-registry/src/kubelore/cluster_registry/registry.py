@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
-from kubelore.cluster_registry.provider import detect_provider, detect_region
+from kubelore.cluster_registry.first_contact import Introduction, meet
 from kubelore.cluster_registry.repository import ClusterRepository
 from kubelore.common.bus import Bus
 from kubelore.common.contracts.clusters import (
@@ -28,7 +30,7 @@ from kubelore.common.contracts.clusters import (
 )
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.crypto import Keyring
-from kubelore.common.errors import AlreadyExists, Conflict, Forbidden, IntegrityError, Invalid, Unavailable
+from kubelore.common.errors import AlreadyExists, Conflict, IntegrityError, Invalid, KubeloreError
 from kubelore.common.kube import (
     AddressPolicy,
     ClusterAccess,
@@ -36,23 +38,12 @@ from kubelore.common.kube import (
     inspect_kubeconfig,
     read_kubeconfig,
 )
-from kubelore.common.kube.well_known import NODES, cluster_uid
-from kubelore.common.telemetry import outgoing
+from kubelore.common.telemetry import get_logger, outgoing
 
-_SAMPLED_NODES = 20
+log = get_logger(__name__)
 
-
-class _NodeSpec(msgspec.Struct):
-    provider_id: str = msgspec.field(name="providerID", default="")
-
-
-class _NodeMeta(msgspec.Struct):
-    labels: dict[str, str] = {}
-
-
-class _Node(msgspec.Struct):
-    metadata: _NodeMeta
-    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
+ANNOUNCE_S = 2.0
+"""Less than what is left of any request's deadline: what happened has happened, heard or not."""
 
 
 class Registry:
@@ -72,31 +63,27 @@ class Registry:
 
     async def inspect(self, request: InspectKubeconfig) -> Inspection:
         """Every context of a kubeconfig, and what would be refused; nothing is stored."""
-        return inspect_kubeconfig(self._opened(request.sealed.kubeconfig, "inspect"), self._policy)
+        text = self._opened(request.sealed.kubeconfig, "inspect")
+        return await asyncio.to_thread(inspect_kubeconfig, text, self._policy)
 
     async def add(self, request: AddCluster) -> ClusterConnection:
         """Onboard a cluster that can be reached now.
 
         Raises KubeconfigRefused, AlreadyExists (the name, or the very cluster
         under another name), Conflict (a former name with another identity),
-        and Unavailable or Unauthenticated when the cluster does not let us in.
+        Unavailable and DeadlineExceeded when the cluster cannot be reached, and
+        UpstreamError when it is none.
         """
         name = check_cluster_name(request.name)
+        if await self._repository.exists(name):
+            raise _name_taken(name)
         text = self._opened(request.sealed.kubeconfig, name)
-        access = read_kubeconfig(text, request.sealed.context, self._policy)
-        cluster = await self._meet(request, access)
-        await self._check_former(request, cluster)
-        await self._claim(request, cluster)
-        sealed = self._keyring.seal(msgspec.msgpack.encode(access), context=f"cluster:{name}")
-        try:
-            await self._repository.insert(cluster, sealed)
-        except AlreadyExists as error:
-            if (await self._repository.get(name)).kube_system_uid != cluster.kube_system_uid:
-                await self._repository.release_identity(cluster.kube_system_uid, name)
-            raise AlreadyExists(
-                f"a cluster named {name!r} exists already",
-                remedy="Choose another name, or remove the other cluster first.",
-            ) from error
+        # A large kubeconfig takes a second to read; the other requests need not wait for it.
+        access = await asyncio.to_thread(read_kubeconfig, text, request.sealed.context, self._policy)
+        introduction = await meet(access, self._policy)
+        generation = await self._next_generation(request, introduction.uid)
+        cluster = _introduced(request, access, introduction, generation)
+        await self._insert(cluster, access, exclusive=not request.allow_duplicate)
         await self._announce(cluster, "added", request.actor)
         return cluster
 
@@ -109,12 +96,14 @@ class Registry:
         return await self._repository.page(request)
 
     async def remove(self, request: ClusterRef) -> Removed:
-        """Forget a cluster's credentials and stop observing it; its history stays. Raises NotFound."""
+        """Forget a cluster's credentials and stop observing it; its history stays. Raises NotFound.
+
+        The name is remembered before the cluster goes: dying in between leaves
+        the cluster, and removing it again heals.
+        """
         cluster = await self._repository.get(check_cluster_name(request.id))
         await self._repository.remember_former(cluster, iso_utc(time.time()))
         await self._repository.delete(cluster.name)
-        if cluster.kube_system_uid:
-            await self._repository.release_identity(cluster.kube_system_uid, cluster.name)
         await self._announce(cluster, "removed", request.actor)
         return Removed(cluster.id)
 
@@ -149,82 +138,88 @@ class Registry:
         except UnicodeDecodeError as error:
             raise Invalid("the kubeconfig is not UTF-8 text") from error
 
-    async def _meet(self, request: AddCluster, access: ClusterAccess) -> ClusterConnection:
-        async with KubeClient(access, self._policy, headers=outgoing) as client:
-            try:
-                version = await client.version()
-                uid = await cluster_uid(client)
-                nodes = await _sample_nodes(client)
-            except Unavailable as error:
-                raise Unavailable(
-                    f"{access.server} cannot be reached: {error.detail}",
-                    remedy=error.remedy
-                    or "Check the address and the network between Kubelore and the cluster.",
-                ) from error
-        now = iso_utc(time.time())
-        return ClusterConnection(
-            id=request.name,
-            name=request.name,
-            display_name=request.display_name or request.name,
-            context=access.context,
-            server=access.server,
-            provider=request.provider or detect_provider(access.server, nodes),
-            region=request.region or detect_region(nodes),
-            version=str(version.get("gitVersion", "")),
-            status="connected",
-            health_status="healthy",
-            created_by=request.actor,
-            created_at=now,
-            updated_at=now,
-            tags=sorted(set(request.tags)),
-            group=request.group,
-            description=request.description,
-            kube_system_uid=uid,
-        )
-
-    async def _check_former(self, request: AddCluster, cluster: ClusterConnection) -> None:
-        former = await self._repository.former_uid(cluster.name)
-        if former is None or former == cluster.kube_system_uid:
-            return
-        if not request.new_history:
+    async def _next_generation(self, request: AddCluster, uid: str) -> int:
+        """A name's generations rise across removals too, so that nobody takes a new cluster for the old one."""
+        former = await self._repository.former(request.name)
+        if former is None:
+            return 1
+        if former.uid != uid and not request.new_history:
             raise Conflict(
-                f"{cluster.name!r} was the name of another cluster, whose history is kept",
+                f"{request.name!r} was the name of another cluster, whose history is kept",
                 remedy="Choose another name, or send new_history: true to archive the old history.",
             )
-        await self._repository.forget_former(cluster.name)
+        return former.generation + 1
 
-    async def _claim(self, request: AddCluster, cluster: ClusterConnection) -> None:
-        if not cluster.kube_system_uid or request.allow_duplicate:
-            return
-        holder = await self._repository.claim_identity(cluster.kube_system_uid, cluster.name)
-        if holder != cluster.name:
-            raise AlreadyExists(
-                f"this very cluster is onboarded already, as {holder!r}",
-                remedy="Use that one, or send allow_duplicate: true.",
-                existing=holder,
-            )
+    async def _insert(self, cluster: ClusterConnection, access: ClusterAccess, *, exclusive: bool) -> None:
+        uid = cluster.kube_system_uid
+        exclusive = exclusive and bool(uid)
+        # The index alone would let in a cluster that is onboarded only as an allowed duplicate.
+        if exclusive and (holder := await self._repository.holder_of(uid)):
+            raise _onboarded_as(holder)
+        sealed = self._keyring.seal(msgspec.msgpack.encode(access), context=f"cluster:{cluster.name}")
+        try:
+            await self._repository.insert(cluster, sealed, exclusive=exclusive)
+        except AlreadyExists as error:
+            if await self._repository.exists(cluster.name):
+                raise _name_taken(cluster.name) from error
+            raise _onboarded_as(await self._repository.holder_of(uid) or "") from error
 
-    async def _announce(self, cluster: ClusterConnection, happened: str, actor: str) -> None:
-        event = msgspec.convert(
-            {
-                "cluster": cluster.id,
-                "happened": happened,
-                "at": time.time(),
-                "actor": actor,
-                "generation": cluster.generation,
-            },
-            ClusterEvent,
+    async def _announce(
+        self, cluster: ClusterConnection, happened: Literal["added", "removed"], actor: str
+    ) -> None:
+        """Tell who waits; whoever does not hear it reads the list again within seconds."""
+        event = ClusterEvent(
+            cluster=cluster.id,
+            happened=happened,
+            at=time.time(),
+            actor=actor,
+            generation=cluster.generation,
         )
-        await self._bus.publish_event(cluster_event_subject(event), event)
+        try:
+            await self._bus.publish_event(cluster_event_subject(event), event, deadline_s=ANNOUNCE_S)
+        except KubeloreError as error:
+            log.warning("event not published", cluster=cluster.id, happened=happened, detail=error.detail)
 
 
-async def _sample_nodes(client: KubeClient) -> list[tuple[str, dict[str, str]]]:
-    try:
-        page = await client.list(NODES, limit=_SAMPLED_NODES)
-    except Forbidden:
-        return []
-    nodes = [msgspec.json.decode(raw, type=_Node) for raw in page.items]
-    return [(node.spec.provider_id, node.metadata.labels) for node in nodes]
+def _introduced(
+    request: AddCluster, access: ClusterAccess, introduction: Introduction, generation: int
+) -> ClusterConnection:
+    now = iso_utc(time.time())
+    return ClusterConnection(
+        id=request.name,
+        name=request.name,
+        display_name=request.display_name or request.name,
+        context=access.context,
+        server=access.server,
+        provider=request.provider or introduction.provider,
+        region=request.region or introduction.region,
+        version=introduction.version,
+        status="connected",
+        health_status="healthy",
+        created_by=request.actor,
+        created_at=now,
+        updated_at=now,
+        tags=sorted(set(request.tags)),
+        group=request.group,
+        description=request.description,
+        kube_system_uid=introduction.uid,
+        generation=generation,
+    )
+
+
+def _name_taken(name: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"a cluster named {name!r} exists already",
+        remedy="Choose another name, or remove the other cluster first.",
+    )
+
+
+def _onboarded_as(holder: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"this very cluster is onboarded already, as {holder!r}",
+        remedy="Use that one, or send allow_duplicate: true.",
+        existing=holder,
+    )
 
 
 def iso_utc(at: float) -> str:

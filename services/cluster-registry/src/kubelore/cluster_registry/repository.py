@@ -1,4 +1,4 @@
-"""The only place with queries to MongoDB: clusters, the identities they claim, and the names of former ones."""
+"""The only place with queries to MongoDB: clusters, and what is remembered of the names of former ones."""
 
 from __future__ import annotations
 
@@ -8,29 +8,54 @@ from typing import Any
 import msgspec
 
 from kubelore.common.contracts.clusters import ClusterConnection, ClusterPage, ListClusters
-from kubelore.common.errors import AlreadyExists, NotFound
+from kubelore.common.errors import NotFound
 from kubelore.common.store import Database
 
 _FILTERS = ("group", "provider", "status")
+_PUBLIC = ClusterConnection.__struct_fields__
 MAX_PAGE = 1000
 
 
+class Former(msgspec.Struct, frozen=True):
+    """The last cluster of a name: its kube-system uid, and its generation when it was removed."""
+
+    uid: str
+    generation: int = 1
+
+
 class ClusterRepository:
-    """Clusters by name. A document holds the public fields, and the sealed credentials beside them."""
+    """Clusters by name. A document holds the public fields, and the sealed credentials beside them.
+
+    An insert is the only write of an onboarding, so that a process that dies
+    leaves a whole cluster or none.
+    """
 
     def __init__(self, database: Database) -> None:
         self._clusters = database.collection("clusters")
-        self._identities = database.collection("cluster_identities")
         self._former = database.collection("former_clusters")
 
     async def prepare(self) -> None:
-        """Make the indexes that the queries below use."""
+        """Make the indexes that the queries below use, and the one that lets an identity in only once."""
         await self._clusters.ensure_index([("tags", 1)])
         await self._clusters.ensure_index([("group", 1)])
+        await self._clusters.ensure_index([("kube_system_uid", 1)], unique=True, only={"exclusive": True})
 
-    async def insert(self, cluster: ClusterConnection, sealed: bytes) -> None:
-        """Store a new cluster; raises AlreadyExists when the name is taken."""
-        await self._clusters.insert({"_id": cluster.id, **msgspec.to_builtins(cluster), "sealed": sealed})
+    async def insert(self, cluster: ClusterConnection, sealed: bytes, *, exclusive: bool) -> None:
+        """Store a new cluster; raises AlreadyExists when its name is taken.
+
+        With `exclusive` also when its identity is held by another exclusive one.
+        """
+        fields = msgspec.to_builtins(cluster)
+        await self._clusters.insert({"_id": cluster.id, **fields, "exclusive": exclusive, "sealed": sealed})
+
+    async def exists(self, name: str) -> bool:
+        """Whether a cluster of this name is onboarded."""
+        return await self._clusters.count({"_id": name}, limit=1) > 0
+
+    async def holder_of(self, uid: str) -> str | None:
+        """The name of a cluster with this kube-system uid, None when there is none."""
+        found = await self._clusters.find({"kube_system_uid": uid}, limit=1, fields=("name",))
+        return found[0]["name"] if found else None
 
     async def get(self, name: str) -> ClusterConnection:
         """One cluster; raises NotFound."""
@@ -54,7 +79,7 @@ class ClusterRepository:
         limit = max(1, min(query.limit, MAX_PAGE))
         after = [query.after] if query.after else None
         total = await self._clusters.count(where)
-        documents = await self._clusters.find(where, limit=limit + 1, after=after)
+        documents = await self._clusters.find(where, limit=limit + 1, after=after, fields=_PUBLIC)
         items = [_read(document) for document in documents[:limit]]
         more = len(documents) > limit
         return ClusterPage(items=items, total=total, next=items[-1].name if more else None)
@@ -63,46 +88,23 @@ class ClusterRepository:
         """Remove a cluster with its credentials; whether there was one."""
         return await self._clusters.delete(name)
 
-    async def claim_identity(self, uid: str, name: str) -> str:
-        """Let `name` own the cluster with this kube-system uid; returns the name that owns it.
-
-        A claim whose cluster no longer exists (its adding died half-way) is
-        taken over.
-        """
-        try:
-            await self._identities.insert({"_id": uid, "name": name})
-        except AlreadyExists:
-            holder = (await self._identities.get(uid))["name"]
-            if holder == name or await self._clusters.count({"_id": holder}):
-                return holder
-            await self._identities.update(uid, {"name": name}, expect={"name": holder})
-        return name
-
-    async def release_identity(self, uid: str, name: str) -> None:
-        """Give up a claim when it is still this name's."""
-        try:
-            holder = (await self._identities.get(uid))["name"]
-        except NotFound:
-            return
-        if holder == name:
-            await self._identities.delete(uid)
-
     async def remember_former(self, cluster: ClusterConnection, removed_at: str) -> None:
-        """Keep the name and identity of a removed cluster, since its history stays under them."""
+        """Keep what a removed cluster was, since its history stays under its name."""
         await self._former.put(
-            {"_id": cluster.name, "uid": cluster.kube_system_uid, "removed_at": removed_at}
+            {
+                "_id": cluster.name,
+                "uid": cluster.kube_system_uid,
+                "generation": cluster.generation,
+                "removed_at": removed_at,
+            }
         )
 
-    async def former_uid(self, name: str) -> str | None:
-        """The identity that a removed cluster of this name had, None when there was none."""
+    async def former(self, name: str) -> Former | None:
+        """The removed cluster that had this name last, None when there was none."""
         try:
-            return (await self._former.get(name))["uid"]
+            return msgspec.convert(await self._former.get(name), Former)
         except NotFound:
             return None
-
-    async def forget_former(self, name: str) -> None:
-        """Start a new history under a former name."""
-        await self._former.delete(name)
 
     async def _document(self, name: str) -> dict[str, Any]:
         try:

@@ -10,6 +10,7 @@ from kubelore.cluster_registry.repository import ClusterRepository
 from kubelore.common.bus import Bus, Leases, Service
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterEvent
+from kubelore.common.errors import KubeloreError
 from kubelore.common.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -36,10 +37,7 @@ def endpoints(bus: Bus, registry: Registry) -> Service:
 async def probe_under_lease(leases: Leases, prober: Prober) -> None:
     """Run the health loop whenever this replica holds its lease; until cancelled."""
     while True:
-        lease = await leases.acquire(LEASE)
-        if lease is None:
-            await asyncio.sleep(LEASE_RETRY_S)
-            continue
+        lease = await leases.wait(LEASE, retry_s=LEASE_RETRY_S)
         probing = asyncio.create_task(prober.run())
         lost = asyncio.create_task(lease.lost.wait())
         try:
@@ -47,15 +45,23 @@ async def probe_under_lease(leases: Leases, prober: Prober) -> None:
         finally:
             lost.cancel()
             probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
+            (outcome,) = await asyncio.gather(probing, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                log.error("health loop ended", exc_info=outcome)
             await lease.release()
 
 
 async def record_syncs(bus: Bus, repository: ClusterRepository) -> None:
-    """Write what observers report (last sync, object counts) into the clusters' records; until cancelled."""
+    """Write what observers report (last sync, object counts) into the clusters' records; until cancelled.
+
+    A report that cannot be written is followed by the next in seconds.
+    """
     async for event in bus.subscribe_events("kubelore.v1.events.cluster.*.synced", ClusterEvent):
-        await repository.update(
-            event.cluster,
-            last_sync_time=iso_utc(event.at),
-            resource_count=event.resource_count,
-        )
+        try:
+            await repository.update(
+                event.cluster,
+                last_sync_time=iso_utc(event.at),
+                resource_count=event.resource_count,
+            )
+        except KubeloreError as error:
+            log.warning("sync not recorded", cluster=event.cluster, detail=error.detail)
