@@ -30,7 +30,7 @@ def get(
         str, typer.Argument(metavar="TYPE[,TYPE]", help="As kubectl names them: pods, deploy, svc ...")
     ],
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Only objects of these names.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Only objects of these names.")
     ] = None,
     cluster: Cluster = None,
     namespace: Namespace = "",
@@ -152,7 +152,6 @@ def _as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
 def _print_rows(
     items: list[dict[str, Any]], columns: list[dict[str, Any]], wide: bool, with_namespace: bool
 ) -> None:
-    kinds = {item["id"].split(":", 3)[1] for item in items}
     shown = [index for index, column in enumerate(columns) if wide or column["priority"] == 0]
     header = [
         "CLUSTER",
@@ -161,9 +160,7 @@ def _print_rows(
     ]
     rows = []
     for item in items:
-        _, kind, namespace, _ = item["id"].split(":", 3)
+        namespace = item["id"].split(":", 3)[2]
         cells = ["<none>" if item["object"][i] is None else str(item["object"][i]) for i in shown]
-        if len(kinds) > 1:
-            cells[0] = f"{kind}/{cells[0]}"
         rows.append([item["cluster"], *([namespace] if with_namespace else []), *cells])
     print_table(header, rows)

@@ -30,7 +30,7 @@ RETRY_LIMIT_S = 15.0
 def watch(
     context: typer.Context,
     types: Annotated[
-        str, typer.Argument(metavar="[TYPE,TYPE]", help="As kubectl names them; every type when empty.")
+        str, typer.Argument(metavar="TYPE[,TYPE]", help="As kubectl names them; every type when empty.")
     ] = "",
     cluster: Cluster = None,
     namespace: Namespace = "",
