@@ -10,10 +10,14 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
 from tests.bench.fleet import Access
+
+from kubelore.lab.errors import LabError
+from kubelore.lab.waiting import wait_for
 
 ANNOTATION = "bench.kubelore.example/change"
 READY_WITHIN_S = 30.0
@@ -46,8 +50,8 @@ class Times:
             self.seen.setdefault(int(found[1]), now)
 
     def latencies(self, changes: Sequence[int]) -> list[float]:
-        """Seconds from sending to seeing."""
-        return [self.seen[change] - self.sent[change] for change in changes]
+        """Seconds from sending to seeing, of those that were seen."""
+        return [self.seen[change] - self.sent[change] for change in changes if change in self.seen]
 
 
 class Writer:
@@ -139,20 +143,29 @@ async def kubectl_watches(
         await _cancelled(readings)
 
 
-async def measured(
-    writer: Writer, times: Times, targets: int, per_second: float, seconds: float
-) -> list[float]:
-    """Seconds that each change took, once changes of every target have been seen.
+@dataclass(frozen=True)
+class Measured:
+    """Seconds that each change took, and how many never arrived."""
 
-    Raises AssertionError when changes do not arrive.
+    latencies: list[float]
+    lost: int
+
+
+async def measured(writer: Writer, times: Times, targets: int, per_second: float, seconds: float) -> Measured:
+    """Write at a steady rate, once changes of every target have been seen.
+
+    Raises AssertionError when the reader shows no changes at all.
     """
     await _all_listening(writer, times, targets)
     numbers = await writer.steadily(per_second, seconds)
-    deadline = time.perf_counter() + ARRIVE_WITHIN_S
-    while missing := [number for number in numbers if number not in times.seen]:
-        assert time.perf_counter() < deadline, f"{len(missing)} of {len(numbers)} changes never arrived"
-        await asyncio.sleep(0.05)
-    return times.latencies(numbers)
+    with suppress(LabError):
+        await wait_for(lambda: _all_in(numbers, times.seen), "all changes to arrive", ARRIVE_WITHIN_S)
+    latencies = times.latencies(numbers)
+    return Measured(latencies, len(numbers) - len(latencies))
+
+
+async def _all_in(numbers: Sequence[int], seen: Mapping[int, float]) -> bool:
+    return all(number in seen for number in numbers)
 
 
 async def _all_listening(writer: Writer, times: Times, targets: int) -> None:

@@ -91,27 +91,34 @@ async def _rows(world: World, watched: Watched, where: str, reach: Reach | None)
     size, stack = world.size, world.stack
     url = f"{stack.url}/api/k8s/unified/watch?{urlencode(watched.query)}"
     times = Times()
-    mine = await _measure(world, watched, event_stream(url, stack.token, times), times)
+    mine, lost = await _measure(world, watched, event_stream(url, stack.token, times), times)
     write_s = statistics.median(times.answered[number] - times.sent[number] for number in times.answered)
     kubectl_times = Times()
     watches = kubectl_watches(world.kubectl.program, watched.kubectl, watched.environments, kubectl_times)
-    that = await _measure(world, watched, watches, kubectl_times)
-    met = reach.met_by(mine.p50, mine.p99) if reach and size.targets else None
+    that, that_lost = await _measure(world, watched, watches, kubectl_times)
+    met = not lost and reach.met_by(mine.p50, mine.p99) if reach and size.targets else None
     work = f"change of {where}, {size.changes_per_second}/s, to an SSE client (the write alone: {seconds(write_s)})"
-    row = Row(work, str(mine), reach.text if reach else "", met)
-    return [row.with_rival(f"`kubectl {' '.join(watched.kubectl)}` in each", str(that), that.p50 / mine.p50)]
+    row = Row(work, _with_lost(mine, lost), reach.text if reach else "", met)
+    instead = f"`kubectl {' '.join(watched.kubectl)}` in each"
+    return [row.with_rival(instead, _with_lost(that, that_lost), that.p50 / mine.p50)]
 
 
-async def _measure(world: World, watched: Watched, reader: AsyncIterator[None], times: Times) -> Latency:
+def _with_lost(latency: Latency, lost: int) -> str:
+    return f"{latency}, {lost} of {latency.samples + lost} never came" if lost else str(latency)
+
+
+async def _measure(
+    world: World, watched: Watched, reader: AsyncIterator[None], times: Times
+) -> tuple[Latency, int]:
     size = world.size
     writer = Writer(watched.targets, times)
+    count, rate, each_s = len(watched.targets), size.changes_per_second, size.watch_s / size.runs
     try:
         async with asynccontextmanager(lambda: reader)():
-            each_s = size.watch_s / size.runs
-            count, rate = len(watched.targets), size.changes_per_second
-            return Latency.of([await measured(writer, times, count, rate, each_s) for _ in range(size.runs)])
+            runs = [await measured(writer, times, count, rate, each_s) for _ in range(size.runs)]
     finally:
         await writer.close()
+    return Latency.of([run.latencies for run in runs]), sum(run.lost for run in runs)
 
 
 def _pods(stack: Stack, cluster: str, access: Access) -> list[Target]:
