@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from kubelore.cli.connection import Api, connect
+from kubelore.cli.connection import connect
+from kubelore.cli.listing import Answer, ask
 from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import (
     AllNamespaces,
@@ -19,19 +20,21 @@ from kubelore.cli.selection import (
     Selector,
     namespaces,
 )
+from kubelore.cli.targets import parse_targets
+from kubelore.common.durations import human_duration
 
-PAGE = 500
-_LIST = "/api/k8s/unified/resources"
+_VIEWS = {Format.TABLE: "table", Format.WIDE: "table", Format.NAME: "metadata"}
 
 
 def get(
     context: typer.Context,
-    types: Annotated[
-        str, typer.Argument(metavar="TYPE[,TYPE]", help="As kubectl names them: pods, deploy, svc ...")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TYPE[,TYPE] [NAME ...]",
+            help="As kubectl: pods, deploy,svc, pod web-0, pod/web-0, or an id.",
+        ),
     ],
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only objects of these names.")
-    ] = None,
     cluster: Cluster = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
@@ -41,126 +44,115 @@ def get(
     sort_by: Annotated[
         str, typer.Option(help="name, namespace, cluster, type, created or phase; -created for newest.")
     ] = "",
-    limit: Annotated[int, typer.Option(min=0, help="At most so many objects; 0 for all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many objects of a type; 0 for all.")] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Leave out rows of clusters that are not live.")
     ] = False,
     managed_fields: Annotated[
         bool, typer.Option("--show-managed-fields", help="Keep managedFields in JSON and YAML.")
     ] = False,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Print no line of column names.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """List objects across clusters.
 
     Clusters that are not live are named on stderr, and their rows are as old as
-    it says there.
+    it says there. Ends with 1 when a named object is nowhere, and when nothing
+    was found and a cluster could not be asked.
     """
-    query = {
-        "type": types,
+    query: dict[str, Any] = {
         "clusters": ",".join(cluster or []),
         "namespace": namespaces(namespace, all_namespaces),
         "labels": selector,
-        "fields": _with_names(field_selector, names or []),
+        "fields": field_selector,
         "sort": sort_by or "cluster",
         "stale": "exclude" if fresh else "include",
-        "view": "table"
-        if output in (Format.TABLE, Format.WIDE)
-        else ("metadata" if output == Format.NAME else "object"),
+        "view": _VIEWS.get(output, "object"),
         "search": search,
     }
+    targets = parse_targets(words)
     with connect(context) as api:
-        pages = list(_pages(api, query, limit, names or []))
-    _say_freshness(pages[-1])
-    items = [item for page in pages for item in page["items"]]
-    if output in (Format.JSON, Format.YAML) and not managed_fields:
-        for item in items:
-            item["object"]["metadata"].pop("managedFields", None)
-    if not items:
-        warn(_nothing_found(query, names or []))
-        raise typer.Exit(1 if names else 0)
-    _print(
-        items,
-        pages[0].get("columns") or [],
-        output,
-        all_namespaces or "," in namespace,
-        single=len(names or []) == 1,
-    )
-
-
-def _with_names(field_selector: str, names: list[str]) -> str:
-    by_name = f"metadata.name={names[0]}" if len(names) == 1 else ""
-    return ",".join(part for part in (field_selector, by_name) if part)
-
-
-def _pages(api: Api, query: dict[str, Any], limit: int, names: list[str]) -> Iterator[dict[str, Any]]:
-    left = limit or None
-    position: str | None = None
-    while True:
-        size = min(PAGE, left) if left else PAGE
-        page = api.get(_LIST, limit=size, continue_=position, **query)
-        if len(names) > 1:
-            page["items"] = [item for item in page["items"] if item["id"].split(":", 3)[3] in names]
-        yield page
-        position = page["continue"]
-        if left is not None:
-            left -= size
-        if position is None or left == 0:
-            return
-
-
-def _say_freshness(page: dict[str, Any]) -> None:
-    for state in page["clusters"]:
-        if state["status"] != "live":
-            since = f" as of {state['as_of']}" if state["as_of"] else ""
-            reason = f": {state['error']}" if state["error"] else ""
-            warn(f"cluster {state['name']} is {state['status']}{since}{reason}")
-
-
-def _nothing_found(query: dict[str, Any], names: list[str]) -> str:
-    what = f"{query['type']} {', '.join(names)}".strip()
-    where = f"namespace {query['namespace']}" if query["namespace"] else "any namespace"
-    hint = " (-A looks into all of them)" if query["namespace"] else ""
-    return f"No {what} found in {where}{hint}."
-
-
-def _print(
-    items: list[dict[str, Any]],
-    columns: list[dict[str, Any]],
-    output: Format,
-    with_namespace: bool,
-    single: bool,
-) -> None:
+        answers = [answer for target in targets for answer in ask(api, target, query, limit)]
+    found = sum(len(answer.items) for answer in answers)
+    single = len(targets) == 1 and len(targets[0].names) == 1 and found == 1
     if output in (Format.JSON, Format.YAML):
-        whole = items[0]["object"] if single and len(items) == 1 else _as_list(items)
-        print_document(whole, output)
+        print_document(_document(answers, managed_fields, single), output)
     elif output == Format.NAME:
-        print_table((), [(item["id"],) for item in items])
+        print_table((), [(item["id"],) for answer in answers for item in answer.items])
     else:
-        _print_rows(items, columns, output == Format.WIDE, with_namespace)
+        _print_tables(answers, output == Format.WIDE, all_namespaces or "," in namespace, not no_headers)
+    raise typer.Exit(_explain(answers, " ".join(words), query["namespace"], found))
 
 
-def _as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """A Kubernetes List, with the cluster of each object in an annotation that kubectl leaves alone."""
-    objects = []
+def _explain(answers: list[Answer], asked: str, namespace: str, found: int) -> int:
+    """Say on stderr what the rows do not say themselves; returns the exit code."""
+    states = {state["name"]: state for answer in answers for state in answer.states}
+    troubled = [state for state in states.values() if state["status"] != "live"]
+    for state in troubled:
+        warn(_freshness(state))
+    missing = [name for answer in answers for name in answer.missing]
+    for name in missing:
+        warn(f"{name} not found")
+    if found or missing:
+        return 1 if missing else 0
+    if not states:
+        warn(
+            "No cluster was asked. `kubelore clusters list` shows them, `kubelore clusters add` onboards one."
+        )
+        return 1
+    where = f"namespace {namespace} (-A looks into all of them)" if namespace else "any namespace"
+    warn(f"No {asked} found in {where}.")
+    return 1 if len(troubled) == len(states) or any(state["status"] == "error" for state in troubled) else 0
+
+
+def _freshness(state: dict[str, Any]) -> str:
+    verdict = "cannot be read" if state["status"] == "error" else f"is {state['status']}"
+    since = ""
+    if state["as_of"]:
+        then = datetime.fromisoformat(state["as_of"])
+        ago = human_duration(max(0, int((datetime.now(UTC) - then).total_seconds())))
+        since = f", as of {then.astimezone():%H:%M:%S} ({ago} ago)"
+    reason = f": {state['error']}" if state["error"] else ""
+    return f"cluster {state['name']} {verdict}{since}{reason}"
+
+
+def _document(answers: list[Answer], managed_fields: bool, single: bool) -> dict[str, Any]:
+    """One object as it is, or a Kubernetes List; where several clusters answered, an annotation names each object's."""
+    items = [item for answer in answers for item in answer.items]
+    several = len({item["cluster"] for item in items}) > 1
     for item in items:
-        found = item["object"]
-        annotations = {**(found["metadata"].get("annotations") or {}), "kubelore.io/cluster": item["cluster"]}
-        objects.append({**found, "metadata": {**found["metadata"], "annotations": annotations}})
-    return {"apiVersion": "v1", "kind": "List", "items": objects}
+        metadata = item["object"]["metadata"]
+        if not managed_fields:
+            metadata.pop("managedFields", None)
+        if several:
+            metadata["annotations"] = {
+                **(metadata.get("annotations") or {}),
+                "kubelore.io/cluster": item["cluster"],
+            }
+    if single:
+        return items[0]["object"]
+    return {"apiVersion": "v1", "items": [item["object"] for item in items], "kind": "List"}
 
 
-def _print_rows(
-    items: list[dict[str, Any]], columns: list[dict[str, Any]], wide: bool, with_namespace: bool
-) -> None:
-    shown = [index for index, column in enumerate(columns) if wide or column["priority"] == 0]
-    header = [
-        "CLUSTER",
-        *(["NAMESPACE"] if with_namespace else []),
-        *(columns[i]["name"].upper() for i in shown),
-    ]
-    rows = []
-    for item in items:
-        namespace = item["id"].split(":", 3)[2]
+def _print_tables(answers: list[Answer], wide: bool, with_namespace: bool, headers: bool) -> None:
+    filled = [answer for answer in answers if answer.items]
+    several = len({kind for answer in filled for kind in answer.types}) > 1
+    for number, answer in enumerate(filled):
+        if number:
+            typer.echo()
+        _print_table(answer, wide, with_namespace, headers, several)
+
+
+def _print_table(answer: Answer, wide: bool, with_namespace: bool, headers: bool, with_type: bool) -> None:
+    shown = [index for index, column in enumerate(answer.columns) if wide or column["priority"] == 0]
+    namespaced = with_namespace and any(item["id"].split(":", 3)[2] for item in answer.items)
+    names = (answer.columns[index]["name"].upper() for index in shown)
+    header = ["CLUSTER", *(["NAMESPACE"] if namespaced else []), *names]
+    rows: list[list[str]] = []
+    for item in answer.items:
+        _, kind, namespace, _ = item["id"].split(":", 3)
         cells = ["<none>" if item["object"][i] is None else str(item["object"][i]) for i in shown]
-        rows.append([item["cluster"], *([namespace] if with_namespace else []), *cells])
-    print_table(header, rows)
+        if with_type:
+            cells[0] = f"{kind}/{cells[0]}"
+        rows.append([item["cluster"], *([namespace] if namespaced else []), *cells])
+    print_table(header if headers else (), rows)

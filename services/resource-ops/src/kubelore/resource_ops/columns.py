@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from kubelore.common.contracts.resources import Column
+from kubelore.common.durations import human_duration
 from kubelore.resource_ops.jsonpath import JsonPath
 from kubelore.resource_ops.printers import PRINTERS, Printer
-from kubelore.resource_ops.printers.formats import Cells, Object, age, columns, human_duration, name_of, since
+from kubelore.resource_ops.printers.formats import Cells, Object, age, columns, name_of, since
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.rows import Row
 

@@ -83,7 +83,8 @@ def _service(_: ClusterState, obj: Json) -> None:
     if spec["type"] != "ExternalName" and not spec.get("clusterIP"):
         key = f"{obj['metadata'].get('namespace')}/{obj['metadata']['name']}".encode()
         spec["clusterIP"] = str(ipaddress.IPv4Address("10.96.0.0") + 10 + zlib.crc32(key) % 1_000_000)
-        spec["clusterIPs"] = [spec["clusterIP"]]
+    if spec.get("clusterIP"):
+        spec.setdefault("clusterIPs", [spec["clusterIP"]])
     obj["status"] = {"loadBalancer": {}}
 
 

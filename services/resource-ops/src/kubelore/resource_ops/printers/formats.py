@@ -7,13 +7,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from kubelore.common.contracts.resources import Column
+from kubelore.common.durations import human_duration
 
 Object = Mapping[str, Any]
 """A decoded object or a part of one."""
 Cells = list[Any]
 """What stands in a row: JSON values, in the order of the columns."""
-
-MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365 * 86400
 
 
 class Printer(NamedTuple):
@@ -38,36 +37,6 @@ def columns(*texts: str) -> list[Column]:
             )
         )
     return made
-
-
-def human_duration(seconds: float) -> str:
-    """A span as kubectl shows it (`duration.HumanDuration` of k8s.io/apimachinery).
-
-    Up to two seconds in the future count as now, since clocks differ.
-    """
-    whole = int(seconds)
-    if whole < -1:
-        return "<invalid>"
-    whole = max(whole, 0)
-    if whole < 2 * MINUTE:
-        return f"{whole}s"
-    for limit, unit, name, rest, rest_name in _SPANS:
-        if whole < limit:
-            value = f"{whole // unit}{name}"
-            left = whole % unit // rest if rest else 0
-            return f"{value}{left}{rest_name}" if left else value
-    return f"{whole // YEAR}y"
-
-
-_SPANS = (
-    (10 * MINUTE, MINUTE, "m", 1, "s"),
-    (3 * HOUR, MINUTE, "m", 0, ""),
-    (8 * HOUR, HOUR, "h", MINUTE, "m"),
-    (48 * HOUR, HOUR, "h", 0, ""),
-    (8 * DAY, DAY, "d", HOUR, "h"),
-    (2 * YEAR, DAY, "d", 0, ""),
-    (8 * YEAR, YEAR, "y", DAY, "d"),
-)
 
 
 def seconds_of(timestamp: Any) -> float | None:

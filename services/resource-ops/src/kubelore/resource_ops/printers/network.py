@@ -44,11 +44,12 @@ def _port(port: Object) -> str:
 
 def _service(of: Object, now: float) -> Cells:
     spec = part(of, "spec")
-    addresses = items(spec, "clusterIPs")
+    # `clusterIPs` came with Kubernetes 1.20; an older server has the single address only.
+    address = next(iter(items(spec, "clusterIPs")), spec.get("clusterIP"))
     return [
         name_of(of),
         spec.get("type", ""),
-        addresses[0] if addresses else "<none>",
+        address or "<none>",
         _external_ip(of),
         ",".join(_port(port) for port in items(spec, "ports")) or "<none>",
         age(of, now),

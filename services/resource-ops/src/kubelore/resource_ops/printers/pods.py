@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from kubelore.common.durations import human_duration
 from kubelore.resource_ops.printers.formats import (
     Cells,
     Object,
     age,
-    human_duration,
     items,
     name_of,
     or_none,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubelore.common.durations import human_duration
 from kubelore.resource_ops.printers.formats import (
     Cells,
     Object,
@@ -9,7 +10,6 @@ from kubelore.resource_ops.printers.formats import (
     age,
     columns,
     containers_and_images,
-    human_duration,
     items,
     labels_line,
     name_of,
