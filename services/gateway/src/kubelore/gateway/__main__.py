@@ -13,6 +13,7 @@ from kubelore.common import process
 from kubelore.common.crypto import Keyring
 from kubelore.common.telemetry import get_logger
 from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.protocol import BoundedHttp
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.service import build_app
 from kubelore.gateway.settings import GatewaySettings
@@ -35,6 +36,8 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             app,
             host=settings.gateway_host,
             port=settings.gateway_port,
+            http=BoundedHttp,
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,

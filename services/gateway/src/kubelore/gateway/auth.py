@@ -20,6 +20,9 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs"})
 """Health endpoints, and two static pages that hold no data (they ask for a token to show any)."""
 
 
+_POLICY_VIOLATION = 1008
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The authenticated subject of a request."""
@@ -28,7 +31,7 @@ class Caller:
 
 
 class Authentication:
-    """ASGI middleware: refuses a request without the administrator's token, and names the caller to the rest."""
+    """ASGI middleware: refuses whoever lacks the administrator's token, and names the caller to the rest."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
@@ -36,13 +39,18 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let open paths and the token's bearer through; answer 401 to everybody else."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            problem = self._refusal(Headers(scope=scope).get("authorization", ""))
-            if problem is not None:
-                await problem_response(problem)(scope, receive, send)
-                return
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+            await self._app(scope, receive, send)
+            return
+        problem = self._refusal(Headers(scope=scope).get("authorization", ""))
+        if problem is None:
             scope.setdefault("state", {})["caller"] = Caller("admin")
-        await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await problem_response(problem)(scope, receive, send)
+        else:
+            # Closed before it was accepted: the server answers the handshake with 403.
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
     def _refusal(self, header: str) -> Unauthenticated | None:
         scheme, _, token = header.partition(" ")

@@ -16,7 +16,9 @@ from kubelore.common.contracts.clusters import (
     Empty,
     InspectKubeconfig,
     ListClusters,
+    Provider,
     Sealed,
+    Status,
 )
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.crypto import Recipient
@@ -50,7 +52,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         status_code=201,
         response_model=Cluster,
         summary="Onboard a cluster",
-        responses=documented(409, 422),
+        responses=documented(409, 422, 502),
     )
     async def add(body: AddClusterBody, caller: Annotated[Caller, CallerOf]) -> Response:
         name = check_cluster_name(body.name)
@@ -70,7 +72,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
                 new_history=body.new_history,
             ),
         )
-        await roster.refresh()
+        await roster.hurry()
         return _json(_public(added), 201)
 
     @router.post(
@@ -85,10 +87,10 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
 
     @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented())
     async def list_clusters(
-        tag: str | None = None,
-        group: str | None = None,
-        provider: str | None = None,
-        status: str | None = None,
+        tag: Annotated[str | None, Query(max_length=63)] = None,
+        group: Annotated[str | None, Query(max_length=63)] = None,
+        provider: Provider | None = None,
+        status: Status | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 500,
         continue_: Annotated[str | None, Query(alias="continue", max_length=100)] = None,
     ) -> Response:
@@ -110,7 +112,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     )
     async def remove(cluster: ClusterName, caller: Annotated[Caller, CallerOf]) -> Response:
         await bus.request(clusters.REMOVE, ClusterRef(check_cluster_name(cluster), actor=caller.subject))
-        await roster.refresh()
+        await roster.hurry()
         return Response(status_code=204)
 
     @router.post(

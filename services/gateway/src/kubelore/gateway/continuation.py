@@ -39,12 +39,12 @@ class Continuation:
         try:
             sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
             plain = self._sealer.open(sealed, context=f"continue:{binding}")
-        except (binascii.Error, ValueError, IntegrityError) as error:
+            position = msgspec.msgpack.decode(plain, type=_Position)
+        except (binascii.Error, ValueError, IntegrityError, msgspec.MsgspecError) as error:
             raise BadRequest(
                 "the continue token does not belong to this query",
                 remedy="Send it with the same parameters that it was given for, or start from the first page.",
             ) from error
-        position = msgspec.msgpack.decode(plain, type=_Position)
         if position.expires < self._clock():
             raise Gone("the continue token has expired", remedy="Start again from the first page.")
         return position.after

@@ -3,15 +3,18 @@
 With a single replica the objects come back at once. With several, phase one
 returns only keys, the merge finds the winners, and phase two fetches those.
 Rows of a replica that does not answer within its second are missing, and its
-clusters say so.
+clusters say so. A type is unknown when every replica says so; where some know
+it, the clusters of the others just have no rows of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -23,6 +26,7 @@ from kubelore.common.contracts.resources import (
     Fetch,
     Get,
     Object,
+    ObserverRef,
     Page,
     Query,
     ResolvedTypes,
@@ -30,10 +34,31 @@ from kubelore.common.contracts.resources import (
     Row,
     SortKey,
 )
-from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, NotFound, Unavailable
+from kubelore.common.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    KubeloreError,
+    TooLarge,
+    Unavailable,
+)
+from kubelore.common.telemetry import get_logger
 from kubelore.gateway.roster import Roster
 
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
 _UNOWNED = "no observer holds this cluster yet"
+_SILENT = "its observer does not answer"
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What came of asking one replica: a page, or a page of nothing and why."""
+
+    page: Page
+    unknown: dict[str, BadRequest] = field(default_factory=dict)
+    failure: KubeloreError | None = None
 
 
 class FanOut:
@@ -46,24 +71,34 @@ class FanOut:
     async def query(self, query: Query) -> tuple[Page, SortKey | None]:
         """The page over all clusters of the query, whoever observes them, and the key behind which the next begins.
 
-        Raises BadRequest when the replicas refuse the query itself (an unknown
-        type, a malformed selector).
+        Raises BadRequest when the query itself is refused (an unknown type, a
+        malformed selector), TooLarge when the page would be, and what went wrong
+        when it went wrong with every replica.
         """
         owned, orphans = self._roster.by_owner(query.clusters)
-        direct = len(owned) <= 1
-        pages = await self._ask(owned, msgspec.structs.replace(query, objects=direct and query.objects))
-        lost = [_lost(name, _UNOWNED) for name in orphans]
-        merged = _merge(pages, query, lost)
+        # Cells belong to the columns of their page, so a table comes in one phase.
+        at_once = len(owned) <= 1 or query.view == "table"
+        first = msgspec.structs.replace(query, objects=at_once and query.objects)
+        heard = await asyncio.gather(
+            *(
+                self._ask(owner, msgspec.structs.replace(first, clusters=names))
+                for owner, names in owned.items()
+            )
+        )
+        if not orphans:
+            _raise_if_all_refuse(query.types, heard)
+        merged = _merge([one.page for one in heard], query, [_lost(name, _UNOWNED) for name in orphans])
         last = merged.rows[-1].key if len(merged.rows) == query.limit < merged.total else None
-        if not direct and query.objects:
-            await self._fetch(merged.rows, query)
+        if query.objects and not at_once:
+            await self._fetch(
+                merged, query, {name: owner for owner, names in owned.items() for name in names}
+            )
         return merged, last
 
     async def get(self, request: Get) -> Object:
         """One object from the replica that observes its cluster."""
         cluster = ResourceId.parse(request.id).cluster
-        if not self._roster.known(cluster):
-            raise NotFound(f"there is no cluster named {cluster!r}")
+        self._roster.select([cluster])
         owner = self._roster.owner(cluster)
         if owner is None:
             raise Unavailable(f"{_UNOWNED}: {cluster}", remedy="Try again in a few seconds.", retry_after_s=5)
@@ -72,60 +107,147 @@ class FanOut:
     async def resolve_types(self, names: Sequence[str]) -> list[str]:
         """Canonical names (`deployments.apps`) of types written in any way that kubectl accepts.
 
-        Raises BadRequest for one that no observed cluster serves.
+        Raises BadRequest for one that no observed cluster serves, and
+        Unavailable where only an observer that does not answer could know it.
         """
-        owned, _ = self._roster.by_owner(self._roster.select(()))
-        request = ResolveTypes(names=list(names))
-        asked = [self._bus.request(resources.RESOLVE, request, target=owner) for owner in owned]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        found = [answer for answer in answers if isinstance(answer, ResolvedTypes)]
-        if not found:
-            refusal = next((answer for answer in answers if isinstance(answer, KubeloreError)), None)
-            raise refusal or Unavailable("no observer answers", remedy="Try again in a few seconds.")
-        return sorted({name for answer in found for name in answer.names})
+        owned, orphans = self._roster.by_owner(self._roster.select(()))
+        outcomes = await asyncio.gather(
+            *(self._resolve(owner, names) for owner in owned), return_exceptions=True
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        for name in names:
+            if all(name in unknown for _, unknown in answers):
+                if failures:
+                    raise failures[0]
+                if not answers or orphans:
+                    raise Unavailable(
+                        f"no observer that answers knows the type {name[:253]!r}",
+                        remedy="Add a cluster first, or try again in a few seconds.",
+                        retry_after_s=5,
+                    )
+                raise answers[0][1][name]
+        return sorted({name for found, _ in answers for name in found})
 
-    async def _ask(self, owned: dict[str, list[str]], query: Query) -> list[Page]:
-        requests = [
-            self._ask_one(owner, msgspec.structs.replace(query, clusters=names))
-            for owner, names in owned.items()
-        ]
-        answers = await asyncio.gather(*requests)
-        refused = [answer for answer in answers if isinstance(answer, BadRequest)]
-        if refused and len(refused) == len(answers):
-            raise refused[0]
-        return [answer for answer in answers if isinstance(answer, Page)]
+    async def _resolve(self, owner: str, names: Sequence[str]) -> tuple[list[str], dict[str, BadRequest]]:
+        until = _now() + resources.RESOLVE.deadline_s
 
-    async def _ask_one(self, owner: str, query: Query) -> Page | BadRequest:
+        def ask(known: list[str]) -> Awaitable[ResolvedTypes]:
+            request = ResolveTypes(names=known)
+            return self._bus.request(resources.RESOLVE, request, target=owner, deadline_s=_left(until))
+
+        answer, unknown = await _without_unknown(names, ask)
+        return (answer.names if answer else []), unknown
+
+    async def _ask(self, owner: str, query: Query) -> _Heard:
+        until = _now() + resources.QUERY.deadline_s
+
+        def ask(known: list[str]) -> Awaitable[Page]:
+            narrowed = msgspec.structs.replace(query, types=known)
+            return self._bus.request(resources.QUERY, narrowed, target=owner, deadline_s=_left(until))
+
         try:
-            return await self._bus.request(resources.QUERY, query, target=owner)
-        except BadRequest as error:
-            return error
-        except (Unavailable, DeadlineExceeded):
-            states = [_lost(name, "its observer does not answer") for name in query.clusters]
-            return Page(rows=[], clusters=states, total=0)
+            page, unknown = await _without_unknown(query.types, ask)
+            return _Heard(page or await self._states(owner, query.clusters, until), unknown)
+        except (BadRequest, TooLarge):
+            raise
+        except KubeloreError as error:
+            silent = isinstance(error, Unavailable | DeadlineExceeded)
+            log.warning("replica not heard", replica=owner, reason=error.reason, detail=error.detail)
+            why = _SILENT if silent else f"its observer failed: {error.detail}"
+            return _Heard(_lost_page(query.clusters, why), failure=error)
 
-    async def _fetch(self, rows: list[Row], query: Query) -> None:
-        """Phase two: fill in the winners' objects; a row whose object has gone meanwhile is dropped."""
+    async def _states(self, owner: str, clusters: list[str], until: float) -> Page:
+        """A page without rows, for clusters that serve none of the types asked for."""
+        request = ObserverRef(clusters=clusters)
+        reports = await self._bus.request(resources.OBSERVERS, request, target=owner, deadline_s=_left(until))
+        states = [
+            ClusterState(name=one.cluster, status=one.status, as_of=one.as_of, error=one.error)
+            for one in reports.items
+        ]
+        missing = set(clusters).difference(state.name for state in states)
+        return Page(rows=[], clusters=[*states, *(_lost(name, _SILENT) for name in missing)], total=0)
+
+    async def _fetch(self, page: Page, query: Query, owners: dict[str, str]) -> None:
+        """Phase two: fill in the winners' objects; a row whose object has gone meanwhile is dropped.
+
+        Asked is who gave the key, even where another replica has taken over since.
+        """
         by_owner: dict[str, list[Row]] = {}
-        for row in rows:
-            owner = self._roster.owner(row.id.partition(":")[0])
-            if owner is not None:
-                by_owner.setdefault(owner, []).append(row)
-        await asyncio.gather(*(self._fetch_one(owner, part, query) for owner, part in by_owner.items()))
-        rows[:] = [row for row in rows if row.object]
+        for row in page.rows:
+            by_owner.setdefault(owners[_cluster_of(row)], []).append(row)
+        silent = await asyncio.gather(
+            *(self._fetch_from(owner, rows, query) for owner, rows in by_owner.items())
+        )
+        lost = {cluster for clusters in silent for cluster in clusters}
+        page.clusters = [_lost(one.name, _SILENT) if one.name in lost else one for one in page.clusters]
+        page.rows = [row for row in page.rows if row.object]
 
-    async def _fetch_one(self, owner: str, rows: Sequence[Row], query: Query) -> None:
+    async def _fetch_from(self, owner: str, rows: Sequence[Row], query: Query) -> set[str]:
+        """Fill in the rows of one replica; the clusters whose objects did not come."""
         request = Fetch(ids=[row.id for row in rows], view=query.view)
         try:
             answer = await self._bus.request(resources.FETCH, request, target=owner)
-        except KubeloreError:
-            return
+        except TooLarge:
+            raise
+        except KubeloreError as error:
+            log.warning("replica not heard", replica=owner, reason=error.reason, detail=error.detail)
+            return {_cluster_of(row) for row in rows}
         for row, raw in zip(rows, answer.objects, strict=True):
             row.object = raw
+        return set()
+
+
+async def _without_unknown(
+    types: Sequence[str], ask: Callable[[list[str]], Awaitable[T]]
+) -> tuple[T | None, dict[str, BadRequest]]:
+    """Ask for types, leaving out those the replica does not know; its answer (None when it knows none), and those."""
+    known, unknown = list(types), dict[str, BadRequest]()
+    while known or not unknown:
+        try:
+            return await ask(known), unknown
+        except BadRequest as error:
+            culprit = error.extra.get("unknown_type")
+            if culprit not in known:
+                raise
+            unknown[culprit] = error
+            known = [name for name in known if name != culprit]
+    return None, unknown
+
+
+def _raise_if_all_refuse(types: Sequence[str], heard: Sequence[_Heard]) -> None:
+    if not heard:
+        return
+    # A replica that only did not answer leaves a partial page: the others' rows are worth having.
+    failures = [one.failure for one in heard if one.failure is not None]
+    refused = [error for error in failures if not isinstance(error, Unavailable | DeadlineExceeded)]
+    if len(refused) == len(heard):
+        raise refused[0]
+    for name in types:
+        refusals = [one.unknown[name] for one in heard if name in one.unknown]
+        if len(refusals) == len(heard):
+            raise refusals[0]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _left(until: float) -> float:
+    """Seconds until then; never none, so that what is late ends as DeadlineExceeded."""
+    return max(until - _now(), 0.001)
+
+
+def _cluster_of(row: Row) -> str:
+    return row.id.partition(":")[0]
 
 
 def _lost(cluster: str, error: str) -> ClusterState:
     return ClusterState(name=cluster, status="error", error=error)
+
+
+def _lost_page(clusters: Sequence[str], error: str) -> Page:
+    return Page(rows=[], clusters=[_lost(name, error) for name in clusters], total=0)
 
 
 def _merge(pages: Sequence[Page], query: Query, lost: list[ClusterState]) -> Page:

@@ -2,65 +2,79 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelore.common.errors import TooLarge
 from kubelore.gateway.problems import problem_response
+
+BODY_DEADLINE_S = 30.0
+"""A body that is not here after this long is not waited for any more."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; connect-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+"""Pages bring a Content-Security-Policy of their own, which lets in their own script and nothing else."""
+
+_MAX_DIGITS = 18
 
 
 class Limits:
-    """ASGI middleware: refuses bodies over a size, counted as they arrive, and adds security headers."""
+    """ASGI middleware: refuses bodies over a size or a time, counted as they arrive, and adds security headers."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_deadline_s: float = BODY_DEADLINE_S) -> None:
         self._app = app
         self._max = max_body_bytes
+        self._deadline_s = body_deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on within its limits."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = _with_headers(send)
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdigit() or int(declared) > self._max:
-            await self._refuse(scope, receive, send)
+        if not declared.isdecimal() or len(declared) > _MAX_DIGITS or int(declared) > self._max:
+            await problem_response(TooLarge(self._detail, remedy="Send less at once."))(scope, receive, send)
             return
-        try:
-            await self._app(scope, self._counted(receive), _with_headers(send))
-        except _BodyTooLargeError:
-            await self._refuse(scope, receive, send)
+        await self._app(scope, self._counted(receive), send)
+
+    @property
+    def _detail(self) -> str:
+        return f"the body is larger than {self._max} bytes"
 
     def _counted(self, receive: Receive) -> Receive:
+        """`receive`, raising what FastAPI passes on unchanged while it reads a body: an HTTPException."""
         seen = 0
+        whole = False
+        until = 0.0
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole, until
+            if whole:
+                return await receive()
+            until = until or asyncio.get_running_loop().time() + self._deadline_s
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"the body was not sent within {self._deadline_s:g} s") from error
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if seen > self._max:
-                raise _BodyTooLargeError
+                raise HTTPException(413, self._detail)
             return message
 
         return counted
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = TooLarge(f"the body is larger than {self._max} bytes", remedy="Send less at once.")
-        await problem_response(error)(scope, receive, _with_headers(send))
-
-
-class _BodyTooLargeError(Exception):
-    pass
 
 
 def _with_headers(send: Send) -> Send:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -11,13 +13,19 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kubelore.common.errors import BadRequest, KubeloreError, error_from_parts
+from kubelore.common.errors import BadRequest, KubeloreError
 from kubelore.common.telemetry import current_trace_id, get_logger
 
 log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+_SHOWN_FAULTS = 20
+_SHOWN_CHARACTERS = 200
+"""Of what a client sent wrong, this much is repeated to it."""
+_MAX_RETRY_S = 3600
 
 
 class Problem(BaseModel):
@@ -45,28 +53,27 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def problem_response(error: KubeloreError) -> Response:
     """The HTTP answer for a typed error."""
-    body: dict[str, Any] = {
-        **error.extra,
-        "type": "about:blank",
-        "title": HTTPStatus(error.status).phrase,
-        "status": error.status,
-        "reason": error.reason,
-        "detail": error.detail,
-    }
+    headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="kubelore"'
+    after = error.extra.get("retry_after_s")
+    if isinstance(after, int | float) and 0 < after < math.inf:
+        headers["Retry-After"] = str(min(math.ceil(after), _MAX_RETRY_S))
+    said = {"reason": error.reason, "detail": error.detail}
     if error.remedy:
-        body["remedy"] = error.remedy
+        said["remedy"] = error.remedy
+    return _problem(error.status, {**error.extra, **said}, headers)
+
+
+def _problem(status: int, members: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    body = {**members, "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if trace_id := current_trace_id():
         body["trace_id"] = trace_id
-    headers = {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="kubelore"'
-    if retry_after := error.extra.get("retry_after_s"):
-        headers["Retry-After"] = str(int(retry_after))
-    return Response(msgspec.json.encode(body), error.status, headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(body, enc_hook=str), status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the application with a problem document."""
+    """Answer every error that the application raises on purpose with a problem document."""
 
     @app.exception_handler(KubeloreError)
     async def _typed(_: Request, error: KubeloreError) -> Response:
@@ -75,26 +82,55 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         faults = [
-            {"where": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
-            for fault in error.errors()
+            {"where": _shown(".".join(str(part) for part in fault["loc"])), "message": _shown(fault["msg"])}
+            for fault in error.errors()[:_SHOWN_FAULTS]
         ]
         detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in faults[:5])
-        return problem_response(BadRequest(detail, faults=faults[:50]))
+        return problem_response(BadRequest(detail, faults=faults))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
-        phrase = HTTPStatus(error.status_code).phrase.replace(" ", "")
-        response = problem_response(error_from_parts(phrase, error.status_code, str(error.detail)))
-        response.status_code = error.status_code
-        return response
-
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> Response:
-        return unexpected_response(error)
+        reason = HTTPStatus(error.status_code).phrase.replace(" ", "")
+        members = {"reason": reason, "detail": str(error.detail)}
+        return _problem(error.status_code, members, error.headers)
 
 
-def unexpected_response(error: Exception) -> Response:
-    """An id and nothing of the inside; the log has the rest under that id."""
-    error_id = secrets.token_hex(8)
-    log.error("unexpected error", error_id=error_id, exc_info=error)
-    return problem_response(KubeloreError(f"unexpected error {error_id}", error_id=error_id))
+def _shown(text: str) -> str:
+    """What a client wrote, cut short and without halves of surrogate pairs, which JSON cannot carry."""
+    return text[:_SHOWN_CHARACTERS].encode(errors="replace").decode()
+
+
+class Boundary:
+    """ASGI middleware: an error that nobody expected ends here, logged under an id; only the id goes out.
+
+    It stands inside the middleware that adds headers and traces, so that this
+    answer has them too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and answer it when it fails before anything was sent."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            error_id = secrets.token_hex(8)
+            log.error("unexpected error", error_id=error_id, exc_info=error)
+            if started:
+                # Half an answer is out: only a cut connection tells that it is not whole.
+                raise
+            shown = KubeloreError(
+                f"unexpected error {error_id}", remedy="Look for this id in the log.", error_id=error_id
+            )
+            await problem_response(shown)(scope, receive, send)

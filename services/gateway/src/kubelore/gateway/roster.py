@@ -10,13 +10,15 @@ from kubelore.common.bus import Bus, Leases
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterConnection, ClusterEvent, ListClusters
 from kubelore.common.contracts.identity import check_cluster_name
-from kubelore.common.errors import KubeloreError, NotFound
+from kubelore.common.errors import KubeloreError, NotFound, Unavailable
 from kubelore.common.telemetry import get_logger
 
 log = get_logger(__name__)
 
 REFRESH_S = 10.0
+RETRY_S = 1.0
 _LEASE_PREFIX = "observer."
+_BY_PROPERTY = ("group:", "tag:")
 
 
 class Roster:
@@ -28,6 +30,8 @@ class Roster:
         self._clusters: dict[str, ClusterConnection] = {}
         self._owners: dict[str, str] = {}
         self._changed = asyncio.Event()
+        self._refreshing = asyncio.Lock()
+        self._news = asyncio.Event()
         self.ready = False
 
     async def run(self) -> None:
@@ -38,39 +42,69 @@ class Roster:
             group.create_task(self._follow_owners())
 
     async def refresh(self) -> None:
-        """Read every cluster from the registry now."""
-        found: dict[str, ClusterConnection] = {}
-        after: str | None = None
-        while True:
-            page = await self._bus.request(clusters.LIST, ListClusters(limit=500, after=after))
-            found.update((cluster.id, cluster) for cluster in page.items)
-            if page.next is None:
-                break
-            after = page.next
-        self._clusters = found
-        self.ready = True
+        """Read every cluster from the registry now.
+
+        One at a time, so that an older answer never replaces a newer one.
+        """
+        async with self._refreshing:
+            found: dict[str, ClusterConnection] = {}
+            after: str | None = None
+            while True:
+                page = await self._bus.request(clusters.LIST, ListClusters(limit=500, after=after))
+                found.update((cluster.id, cluster) for cluster in page.items)
+                if page.next is None:
+                    break
+                after = page.next
+            changed = {name: _choosable(one) for name, one in found.items()} != {
+                name: _choosable(one) for name, one in self._clusters.items()
+            }
+            self._clusters, self.ready = found, True
+            if changed:
+                self._news.set()
+                self._news = asyncio.Event()
+
+    async def hurry(self) -> None:
+        """Refresh after a change made here; when that fails, the event of the change does it soon."""
+        try:
+            await self.refresh()
+        except KubeloreError as error:
+            log.info("clusters not read", reason=error.reason, detail=error.detail)
+            self._changed.set()
+
+    def news(self) -> asyncio.Event:
+        """Set when the clusters, or what chooses them, are no longer what they are now."""
+        return self._news
 
     def select(self, selectors: Iterable[str]) -> list[str]:
         """Names for `clusters=`: names, `group:x` and `tag:y`; all of them when nothing is given.
 
-        Raises NotFound for a name that is not onboarded, BadRequest for what is no name.
+        Raises NotFound for a name that is not onboarded, BadRequest for what is
+        no name, and Unavailable until the clusters are known.
         """
-        chosen: set[str] = set()
+        if not self.ready:
+            raise Unavailable(
+                "the clusters are not known yet", remedy="Try again in a few seconds.", retry_after_s=2
+            )
         wanted = [selector for selector in selectors if selector]
-        for selector in wanted:
-            kind, colon, value = selector.partition(":")
-            if colon and kind == "group":
-                chosen.update(name for name, cluster in self._clusters.items() if cluster.group == value)
-            elif colon and kind == "tag":
-                chosen.update(name for name, cluster in self._clusters.items() if value in cluster.tags)
-            elif check_cluster_name(selector) in self._clusters:
-                chosen.add(selector)
-            else:
+        for name in wanted:
+            if not name.startswith(_BY_PROPERTY) and check_cluster_name(name) not in self._clusters:
                 raise NotFound(
-                    f"there is no cluster named {selector!r}",
+                    f"there is no cluster named {name!r}",
                     remedy="`kubelore clusters list` shows their names.",
                 )
-        return sorted(chosen if wanted else self._clusters)
+        return self.matching(wanted)
+
+    def matching(self, selectors: Iterable[str]) -> list[str]:
+        """As `select`, but a name that is not onboarded chooses nothing."""
+        chosen = frozenset(selectors)
+        if not chosen:
+            return sorted(self._clusters)
+        return sorted(name for name, cluster in self._clusters.items() if chosen & _selectors_of(cluster))
+
+    def generation(self, name: str) -> int:
+        """Which of the clusters that ever had this name; 0 for none."""
+        cluster = self._clusters.get(name)
+        return cluster.generation if cluster else 0
 
     def known(self, name: str) -> bool:
         """Whether a cluster of this name is onboarded."""
@@ -104,9 +138,27 @@ class Roster:
                     await self._changed.wait()
 
     async def _follow_events(self) -> None:
-        async for _ in self._bus.subscribe_events("kubelore.v1.events.cluster.>", ClusterEvent):
-            self._changed.set()
+        async for event in self._bus.subscribe_events("kubelore.v1.events.cluster.>", ClusterEvent):
+            # What observers report every few seconds changes nothing that is asked here.
+            if event.happened != "synced":
+                self._changed.set()
 
     async def _follow_owners(self) -> None:
-        async for holders in self._leases.watch_holders(_LEASE_PREFIX):
-            self._owners = {key.removeprefix(_LEASE_PREFIX): replica for key, replica in holders.items()}
+        while True:
+            try:
+                async for holders in self._leases.watch_holders(_LEASE_PREFIX):
+                    self._owners = {
+                        key.removeprefix(_LEASE_PREFIX): replica for key, replica in holders.items()
+                    }
+            except KubeloreError as error:
+                log.warning("owners not read", reason=error.reason, detail=error.detail)
+                await asyncio.sleep(RETRY_S)
+
+
+def _selectors_of(cluster: ClusterConnection) -> set[str]:
+    """Every selector that chooses a cluster."""
+    return {cluster.name, f"group:{cluster.group}", *(f"tag:{tag}" for tag in cluster.tags)}
+
+
+def _choosable(cluster: ClusterConnection) -> tuple[int, set[str]]:
+    return cluster.generation, _selectors_of(cluster)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from kubelore.common.contracts.clusters import Health, Provider, Status
+
+LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""One line of text: no control character, which a terminal that shows it could take for a command."""
+
+Line = Annotated[str, StringConstraints(max_length=200, pattern=LINE)]
+Text = Annotated[str, StringConstraints(max_length=2000, pattern=r"^(?:[^\x00-\x1f\x7f-\x9f]|[\n\t])*$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f\x7f-\x9f,]*$")]
+"""A group or a tag: `clusters=` lists them with commas."""
+Kubeconfig = Annotated[str, StringConstraints(max_length=1_000_000)]
 
 
 class AddClusterBody(BaseModel):
@@ -16,16 +25,14 @@ class AddClusterBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(description="A DNS label; the cluster's id from now on.", examples=["prod-eu"])
-    kubeconfig: str = Field(
-        max_length=1_000_000, description="The kubeconfig as YAML text, credentials inline."
-    )
-    context: str | None = Field(None, description="Which context, when there are several.")
-    display_name: str | None = Field(None, max_length=200)
+    kubeconfig: Kubeconfig = Field(repr=False, description="The kubeconfig as YAML text, credentials inline.")
+    context: str | None = Field(None, max_length=1000, description="Which context, when there are several.")
+    display_name: Line | None = None
     provider: Provider | None = Field(None, description="Detected when not given.")
-    region: str | None = Field(None, max_length=100, description="Detected from node labels when not given.")
-    group: str | None = Field(None, max_length=100)
-    tags: list[str] = Field([], max_length=50)
-    description: str | None = Field(None, max_length=2000)
+    region: Line | None = Field(None, description="Detected from node labels when not given.")
+    group: Word | None = None
+    tags: list[Word] = Field([], max_length=50)
+    description: Text | None = None
     allow_duplicate: bool = Field(
         False, description="Add a cluster that is onboarded under another name already."
     )
@@ -39,7 +46,7 @@ class InspectBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kubeconfig: str = Field(max_length=1_000_000)
+    kubeconfig: Kubeconfig = Field(repr=False)
 
 
 class Cluster(BaseModel):

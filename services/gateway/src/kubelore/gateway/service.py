@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
 
 from fastapi import FastAPI, Response
-from fastapi.responses import HTMLResponse
 
 from kubelore.common.bus import Bus, Feed
 from kubelore.gateway.auth import Authentication
@@ -16,9 +14,10 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.limits import Limits
-from kubelore.gateway.problems import install
+from kubelore.gateway.problems import Boundary, install
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
+from kubelore.gateway.static_pages import serve_pages
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
 from kubelore.gateway.watch import Watches
@@ -41,27 +40,29 @@ def build_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        # A redirect would be built from the Host header, which anybody may write.
+        redirect_slashes=False,
     )
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)
     app.include_router(cluster_routes(bus, roster))
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     _health(app, bus, roster)
-    _pages(app)
+    serve_pages(app)
     install(app)
     app.openapi = partial(describe, app)
+    # The last is the outermost.
     app.add_middleware(Authentication, token=settings.read_admin_token())
+    app.add_middleware(Boundary)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Tracing)
     return app
 
 
 def _health(app: FastAPI, bus: Bus, roster: Roster) -> None:
-    @app.get("/livez", include_in_schema=False)
     async def livez() -> Response:
         return Response("ok", media_type="text/plain")
 
-    @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         missing = [
             name for name, fine in (("bus", bus.connected), ("cluster-registry", roster.ready)) if not fine
@@ -69,15 +70,5 @@ def _health(app: FastAPI, bus: Bus, roster: Roster) -> None:
         text = "ok" if not missing else f"waiting for {', '.join(missing)}"
         return Response(text, 503 if missing else 200, media_type="text/plain")
 
-
-def _pages(app: FastAPI) -> None:
-    pages = files("kubelore.gateway") / "pages"
-    home, docs = ((pages / name).read_text() for name in ("home.html", "docs.html"))
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return HTMLResponse(home)
-
-    @app.get("/docs", include_in_schema=False)
-    async def documentation() -> Response:
-        return HTMLResponse(docs)
+    for path, answer in (("/livez", livez), ("/readyz", readyz)):
+        app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)

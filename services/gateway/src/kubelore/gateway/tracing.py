@@ -25,7 +25,7 @@ class Tracing:
             for name, value in Headers(scope=scope).items()
             if name in ("traceparent", "tracestate")
         }
-        with span(f"{scope['method']} {_route(scope)}", kind=SpanKind.SERVER, carrier=carrier) as current:
+        with span(scope["method"], kind=SpanKind.SERVER, carrier=carrier) as current:
 
             async def sending(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -36,9 +36,10 @@ class Tracing:
                         message["headers"] = [*message.get("headers", ()), (b"trace-id", trace_id.encode())]
                 await send(message)
 
-            await self._app(scope, receive, sending)
-
-
-def _route(scope: Scope) -> str:
-    """The first three segments: enough to tell endpoints apart, and no object's name in a span's name."""
-    return "/".join(scope["path"].split("/")[:5])
+            try:
+                await self._app(scope, receive, sending)
+            finally:
+                # Known only now. The template, never the path: it holds names, and anybody may make up more.
+                if template := getattr(scope.get("route"), "path", ""):
+                    current.update_name(f"{scope['method']} {template}")
+                    current.set_attribute("http.route", template)

@@ -1,95 +1,49 @@
 """Watching across clusters: the change feed, narrowed to a selection, as server-sent events.
 
 Events are `added`, `modified`, `deleted`, `removed` (the object left the
-selection), `reset` (changes were missed: list again), and `bookmark`, which
-moves the id on so that a client which saw nothing for an hour still resumes.
-A slow reader fills its own small queue and slows nobody else.
+selection), `reset` (list again: `reason` says why), `error` (the stream ends:
+resume it), and `bookmark`, which moves the id on so that a client which saw
+nothing for an hour still resumes. Nothing is queued: a slow reader holds up
+its own place in the feed and nobody else's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Literal
 
 import msgspec
 import zstandard
 
 from kubelore.common.bus import Feed, FeedReset
+from kubelore.common.bus.feed_window import Position
 from kubelore.common.contracts.changes import Change, Gap, Record
-from kubelore.common.errors import Gone, KubeloreError, TooManyRequests
-from kubelore.common.kube import facts
-from kubelore.common.kube.selectors import FieldSelector, LabelSelector
+from kubelore.common.errors import Gone, KubeloreError
 from kubelore.common.telemetry import get_logger
+from kubelore.gateway.event_stream import EventStream, Slots
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.roster import Roster
+from kubelore.gateway.selection import Selection
 
 log = get_logger(__name__)
 
-QUEUE = 256
 HEARTBEAT_S = 10.0
-MAX_OBJECT = 16 * 1024 * 1024
+RETRY_S = 1.0
+
+Reason = Literal["missed", "joined", "left", "too-large"]
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client wants to see; empty means everything."""
+    """What a client wants to see; empty means everything, and `since` from now on."""
 
     types: list[str]
     clusters: list[str]
-    namespaces: frozenset[str]
+    namespaces: list[str]
     labels: str
     fields: str
     since: str
-
-
-class Selection:
-    """Decides what of the feed a client sees, as which event."""
-
-    def __init__(self, asked: WatchRequest, types: frozenset[str], clusters: frozenset[str] | None) -> None:
-        self._types = types
-        self.clusters = clusters
-        self._namespaces = asked.namespaces
-        self._labels = LabelSelector.parse(asked.labels)
-        self._fields = FieldSelector.parse(asked.fields)
-        self._decompress = zstandard.ZstdDecompressor().decompress
-
-    def concerns(self, cluster: str, type_name: str) -> bool:
-        """Whether anything of this type in this cluster can be part of the selection."""
-        if self._types and type_name not in self._types:
-            return False
-        return self.clusters is None or cluster in self.clusters
-
-    def event(self, change: Change) -> tuple[str, bytes] | None:
-        """The event's name and the object, or None when the client does not see this change."""
-        if change.kind == "observed" or not self.concerns(change.cluster, change.type):
-            return None
-        namespace = change.id.split(":", 3)[2]
-        if self._namespaces and namespace not in self._namespaces:
-            return None
-        raw = self._decompress(change.object, max_output_size=MAX_OBJECT) if change.object else b"null"
-        if not self._labels and not self._fields:
-            return _NAMES[change.kind], raw
-        return self._selected(change, raw)
-
-    def _selected(self, change: Change, raw: bytes) -> tuple[str, bytes] | None:
-        found = facts.read(change.type, raw)
-        identity = {"metadata.name": found.meta.name, "metadata.namespace": found.meta.namespace}
-        fields = dict(zip(facts.field_paths(change.type), found.fields, strict=True))
-        now = self._matches(found.meta.labels or {}, identity | fields)
-        before = now
-        if change.was is not None:
-            before = self._matches(change.was.labels, identity | change.was.fields)
-        if change.kind in ("created", "deleted"):
-            return (_NAMES[change.kind], raw) if now else None
-        if now:
-            return ("modified" if before else "added"), raw
-        return ("removed", raw) if before else None
-
-    def _matches(self, labels: dict[str, str], fields: dict[str, str]) -> bool:
-        return self._labels.matches(labels) and self._fields.matches(fields)
-
-
-_NAMES = {"created": "added", "updated": "modified", "deleted": "deleted"}
 
 
 class Watches:
@@ -99,95 +53,132 @@ class Watches:
         self._feed = feed
         self._fan_out = fan_out
         self._roster = roster
-        self._limit = limit
-        self._open = 0
+        self.slots = Slots(limit)
 
-    async def open(self, asked: WatchRequest) -> AsyncIterator[bytes]:
-        """The bytes of a stream. Raises BadRequest, NotFound or TooManyRequests before anything is sent."""
-        if self._open >= self._limit:
-            raise TooManyRequests(
-                f"{self._limit} watches are open already",
-                remedy="Close some, or ask again later.",
-                retry_after_s=10,
-            )
-        clusters = frozenset(self._roster.select(asked.clusters)) if asked.clusters else None
-        types = frozenset(await self._fan_out.resolve_types(asked.types)) if asked.types else frozenset()
-        selection = Selection(asked, types, clusters)
-        position = asked.since or await self._feed.position()
-        return self._stream(selection, position)
+    async def open(self, asked: WatchRequest) -> EventStream:
+        """The answer. Raises BadRequest, NotFound, Unavailable or TooManyRequests before anything is sent."""
+        self.slots.check()
+        self._roster.select(asked.clusters)
+        types = await self._fan_out.resolve_types(asked.types) if asked.types else []
+        selection = Selection(types, asked.namespaces, asked.labels, asked.fields)
+        since = str(Position.parse(asked.since)) if asked.since else await self._feed.position()
+        stream = _Stream(self._feed, self._roster, selection, asked.clusters, since)
+        return EventStream(stream.chunks(), self.slots)
 
-    async def _stream(self, selection: Selection, position: str) -> AsyncIterator[bytes]:
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE)
-        self._open += 1
-        pump = asyncio.create_task(self._pump(selection, position, queue))
+
+class _Stream:
+    """One client's way along the feed. `_at` is the id of the last event that was sent or passed over."""
+
+    def __init__(
+        self, feed: Feed, roster: Roster, selection: Selection, selectors: list[str], since: str
+    ) -> None:
+        self._feed = feed
+        self._roster = roster
+        self._selection = selection
+        self._selectors = selectors
+        self._at = since
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Everything that is sent, until the reader leaves or an error ends it."""
+        yield b": connected\n\n"
         try:
-            yield b": connected\n\n"
-            while (chunk := await queue.get()) is not None:
-                yield chunk
-        finally:
-            self._open -= 1
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-
-    async def _pump(self, selection: Selection, position: str, queue: asyncio.Queue[bytes | None]) -> None:
-        seen = _Seen(position)
-        heart = asyncio.create_task(_beat(seen, queue))
-        try:
-            while True:
-                try:
-                    await self._follow(selection, seen, queue)
-                except Gone:
-                    seen.id = await self._feed.position()
-                    await queue.put(_frame("reset", seen.id, {"cluster": "", "type": ""}))
+            async with aclosing(self._rounds()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except KubeloreError as error:
             log.warning("watch ended", reason=error.reason, detail=error.detail)
-            await queue.put(_frame("error", seen.id, {"reason": error.reason, "detail": error.detail}))
+            yield _frame("error", self._at, {"reason": error.reason, "detail": error.detail})
+
+    async def _rounds(self) -> AsyncGenerator[bytes]:
+        """Follow the feed anew whenever the clusters have changed, and say which came and went."""
+        members = self._members()
+        while True:
+            news = self._roster.news()
+            chosen = frozenset(members) if self._selectors else None
+            async with aclosing(self._until(news, self._follow(chosen))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            before, members = members, self._members()
+            for name in sorted(before.keys() | members.keys()):
+                if before.get(name) != members.get(name):
+                    yield self._reset("joined" if name in members else "left", name)
+
+    def _members(self) -> dict[str, int]:
+        """Chosen clusters and which of their name they are: one removed and added again is another."""
+        return {name: self._roster.generation(name) for name in self._roster.matching(self._selectors)}
+
+    async def _until(self, news: asyncio.Event, source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """What comes from `source`, and bookmarks while nothing does, until there is news."""
+        changed = asyncio.ensure_future(news.wait())
+        pending: asyncio.Future[bytes | None] | None = None
+        try:
+            while True:
+                pending = pending or asyncio.ensure_future(anext(source, None))
+                await asyncio.wait(
+                    {pending, changed}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if pending.done():
+                    chunk, pending = pending.result(), None
+                    if chunk is None:
+                        return
+                    yield chunk
+                elif changed.done():
+                    return
+                else:
+                    yield _frame("bookmark", self._at, {})
         finally:
-            heart.cancel()
-            with suppress(asyncio.QueueFull):
-                queue.put_nowait(None)
+            for waiting in filter(None, (changed, pending)):
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+            await source.aclose()
 
-    async def _follow(self, selection: Selection, seen: _Seen, queue: asyncio.Queue[bytes | None]) -> None:
-        async for event_id, record in self._feed.follow(seen.id, selection.clusters):
-            chunk = _render(selection, event_id, record)
-            if chunk is not None:
-                await queue.put(chunk)
-            seen.id = event_id
+    async def _follow(self, clusters: frozenset[str] | None) -> AsyncGenerator[bytes]:
+        while True:
+            try:
+                async with aclosing(self._feed.follow(self._at, clusters)) as records:
+                    async for event_id, record in records:
+                        self._at = event_id
+                        chunk = self._render(record)
+                        if chunk is not None:
+                            yield chunk
+            except Gone as error:
+                log.info("watch begins anew", detail=error.detail)
+                self._at = await self._feed.position()
+                yield self._reset("missed")
+                await asyncio.sleep(RETRY_S)
 
+    def _render(self, record: Record | FeedReset) -> bytes | None:
+        if isinstance(record, Change):
+            return self._render_change(record)
+        if isinstance(record, Gap) and self._selection.concerns(record.type):
+            return self._reset("missed", record.cluster, record.type)
+        if isinstance(record, FeedReset):
+            return self._reset("missed", record.cluster)
+        return None
 
-class _Seen:
-    """The id up to which a stream has been read; the heartbeat sends it along."""
-
-    def __init__(self, event_id: str) -> None:
-        self.id = event_id
-
-
-async def _beat(seen: _Seen, queue: asyncio.Queue[bytes | None]) -> None:
-    while True:
-        await asyncio.sleep(HEARTBEAT_S)
-        await queue.put(_frame("bookmark", seen.id, {}))
-
-
-def _render(selection: Selection, event_id: str, record: Record | FeedReset) -> bytes | None:
-    if isinstance(record, Change):
-        event = selection.event(record)
-        if event is None:
+    def _render_change(self, change: Change) -> bytes | None:
+        try:
+            seen = self._selection.see(change)
+        except (KubeloreError, zstandard.ZstdError) as error:
+            # Passed over, or every resumed stream would end at it again.
+            log.error("change not readable", id=change.id, rv=change.rv, error=str(error))
+            return self._reset("missed", change.cluster, change.type)
+        if seen is None:
             return None
-        name, raw = event
+        if seen.happening == "reset":
+            return self._reset("too-large", change.cluster, change.type)
         body = {
-            "id": record.id,
-            "cluster": record.cluster,
-            "type": record.type,
-            "rv": record.rv,
-            "old_rv": record.old_rv,
-            "object": msgspec.Raw(raw),
+            "id": change.id,
+            "cluster": change.cluster,
+            "type": change.type,
+            "rv": change.rv,
+            "old_rv": change.old_rv,
+            "object": msgspec.Raw(seen.object),
         }
-        return _frame(name, event_id, body)
-    if isinstance(record, Gap) and selection.concerns(record.cluster, record.type):
-        return _frame("reset", event_id, {"cluster": record.cluster, "type": record.type})
-    if isinstance(record, FeedReset):
-        return _frame("reset", event_id, {"cluster": record.cluster, "type": ""})
-    return None
+        return _frame(seen.happening, self._at, body)
+
+    def _reset(self, reason: Reason, cluster: str = "", type_name: str = "") -> bytes:
+        return _frame("reset", self._at, {"cluster": cluster, "type": type_name, "reason": reason})
 
 
 def _frame(name: str, event_id: str, body: object) -> bytes:

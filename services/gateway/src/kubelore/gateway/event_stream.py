@@ -1,0 +1,84 @@
+"""Server-sent events as an answer: a bounded number at once, each ended for good when its client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from kubelore.common.errors import TooManyRequests
+from kubelore.common.telemetry import get_logger
+
+log = get_logger(__name__)
+
+STALLED_S = 60.0
+"""A client that takes nothing for so long is gone, whatever its connection says."""
+
+
+class Slots:
+    """How many streams may be open at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    def check(self) -> None:
+        """Raise TooManyRequests when none is free."""
+        if self.taken >= self._limit:
+            raise TooManyRequests(
+                f"{self._limit} watches are open already",
+                remedy="Close some, or ask again later.",
+                retry_after_s=10,
+            )
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Hold a slot for as long as the block runs. Raises TooManyRequests."""
+        self.check()
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+class EventStream(StreamingResponse):
+    """Sends chunks while its client reads them.
+
+    It takes its slot when it begins to answer, and neither slot nor generator
+    outlives the answer: a client may be gone before the first chunk.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncGenerator[bytes], slots: Slots) -> None:
+        super().__init__(chunks, headers={"X-Accel-Buffering": "no"})
+        self._chunks = chunks
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; raises TooManyRequests before anything is sent."""
+        async with aclosing(self._chunks):
+            with self._slots.take():
+                try:
+                    await super().__call__(scope, receive, _impatient(send))
+                except _StalledError:
+                    log.info("a watcher reads no more", after_s=STALLED_S)
+
+
+class _StalledError(Exception):
+    pass
+
+
+def _impatient(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await send(message)
+        except TimeoutError as error:
+            raise _StalledError from error
+
+    return sending

@@ -1,0 +1,71 @@
+"""HTTP/1.1 connections whose heads are bounded, in size and in time.
+
+httptools takes a head of any length, and uvicorn waits for its end for ever:
+anybody who can connect could fill the memory, or hold every connection, without
+a token. Bodies are bounded elsewhere (`limits`), where the caller is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_DEADLINE_S = 15.0
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's own protocol, which closes a connection whose head is too long or too late."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_bytes = 0
+        self._head_open = True
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A connection: its first head is due."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end of the connection."""
+        self._head_done()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_done()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head, a body, or both."""
+        super().data_received(data)
+        if self._head_open and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+
+    def _expect_head(self) -> None:
+        self._head_done()
+        self._head_open, self._head_bytes = True, 0
+        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._refuse, b"408 Request Timeout")
+
+    def _head_done(self) -> None:
+        self._head_open = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: bytes) -> None:
+        self._head_done()
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
+            self.transport.close()

@@ -1,0 +1,406 @@
+"""A gateway that serves on a port, a real bus behind it, and stand-ins that answer by contract."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import zstandard
+from pydantic import SecretStr
+
+from kubelore.common.bus import Bus, ChangePublisher, Leases, Service, connect, ensure_streams
+from kubelore.common.contracts import clusters, resources
+from kubelore.common.contracts.changes import Change, Kind, Record, Was
+from kubelore.common.contracts.clusters import (
+    AddCluster,
+    ClusterConnection,
+    ClusterEvent,
+    ClusterPage,
+    ClusterRef,
+    ConnectionTest,
+    Empty,
+    Inspection,
+    InspectKubeconfig,
+    ListClusters,
+    PublicKey,
+    Removed,
+    TestStep,
+    cluster_event_subject,
+)
+from kubelore.common.contracts.resources import (
+    ClusterState,
+    Column,
+    Fetch,
+    Get,
+    Object,
+    Objects,
+    ObserverRef,
+    ObserverReport,
+    ObserverReports,
+    Page,
+    Query,
+    ResolvedTypes,
+    ResolveTypes,
+    Row,
+    SortKey,
+    observer_lease,
+)
+from kubelore.common.crypto import Keyring
+from kubelore.common.errors import BadRequest, KubeloreError, NotFound
+from kubelore.common.kube.selectors import LabelSelector
+from kubelore.common.settings import CommonSettings
+from kubelore.gateway.__main__ import main
+from kubelore.gateway.settings import GatewaySettings
+from kubelore.lab.waiting import wait_for
+from kubelore.stack.ports import free_port
+
+TOKEN = "a-token-for-tests-only"
+SHORT = {"po": "pods", "cm": "configmaps", "pod": "pods"}
+
+
+class StandInRegistry:
+    """cluster-registry by its contract, over a dictionary."""
+
+    def __init__(self, bus: Bus, keyring: Keyring) -> None:
+        self.bus = bus
+        self.keyring = keyring
+        self.clusters: dict[str, ClusterConnection] = {}
+        self.boxes: dict[str, str] = {}
+        self.failure: KubeloreError | None = None
+        self.service = Service(bus, clusters.SERVICE, "0.0.1")
+        self.service.serve(clusters.RECIPIENT, self.recipient)
+        self.service.serve(clusters.LIST, self.list)
+        self.service.serve(clusters.GET, self.get)
+        self.service.serve(clusters.ADD, self.add)
+        self.service.serve(clusters.REMOVE, self.remove)
+        self.service.serve(clusters.TEST, self.test)
+        self.service.serve(clusters.INSPECT, self.inspect)
+
+    async def put(self, name: str, **fields: Any) -> None:
+        """Onboard a cluster, and say so as the registry does."""
+        generation = self.clusters[name].generation + 1 if name in self.clusters else 1
+        self.clusters[name] = ClusterConnection(
+            id=name,
+            name=name,
+            display_name=name,
+            context="c",
+            server="https://192.0.2.1",
+            created_at="2026-01-01T00:00:00.000Z",
+            updated_at="2026-01-01T00:00:00.000Z",
+            **{"generation": generation, **fields},
+        )
+        await self.say(name, "added")
+
+    async def drop(self, name: str) -> None:
+        del self.clusters[name]
+        await self.say(name, "removed")
+
+    async def say(self, name: str, happened: Any) -> None:
+        event = ClusterEvent(cluster=name, happened=happened, at=0.0)
+        await self.bus.publish_event(cluster_event_subject(event), event)
+
+    async def recipient(self, _: Empty) -> PublicKey:
+        return PublicKey(self.keyring.recipient().public_key)
+
+    async def list(self, request: ListClusters) -> ClusterPage:
+        if self.failure:
+            raise self.failure
+        names = sorted(name for name in self.clusters if name > (request.after or ""))
+        shown = [self.clusters[name] for name in names[: request.limit]]
+        more = len(names) > request.limit
+        return ClusterPage(items=shown, total=len(self.clusters), next=shown[-1].name if more else None)
+
+    async def get(self, request: ClusterRef) -> ClusterConnection:
+        if request.id not in self.clusters:
+            raise NotFound(f"there is no cluster named {request.id!r}")
+        return self.clusters[request.id]
+
+    async def add(self, request: AddCluster) -> ClusterConnection:
+        box = self.keyring.open_box(request.sealed.kubeconfig, context=f"kubeconfig:{request.name}")
+        self.boxes[request.name] = box.decode()
+        await self.put(request.name, tags=request.tags, group=request.group, created_by=request.actor)
+        return self.clusters[request.name]
+
+    async def remove(self, request: ClusterRef) -> Removed:
+        await self.get(request)
+        await self.drop(request.id)
+        return Removed(request.id)
+
+    async def test(self, request: ClusterRef) -> ConnectionTest:
+        await self.get(request)
+        return ConnectionTest(cluster=request.id, ok=True, steps=[TestStep(name="dns", ok=True, detail="")])
+
+    async def inspect(self, request: InspectKubeconfig) -> Inspection:
+        self.boxes["inspect"] = self.keyring.open_box(
+            request.sealed.kubeconfig, context="kubeconfig:inspect"
+        ).decode()
+        return Inspection(contexts=[], current_context=None)
+
+
+class Replica:
+    """One replica of resource-ops by its contract: objects by id, and the types it knows.
+
+    `before` may be set to do something (wait, fail, forget) before an endpoint
+    answers: it gets the endpoint's name.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.types = {"pods", "configmaps"}
+        self.status: dict[str, str] = {}
+        self.asked: list[tuple[str, Any]] = []
+        self.before: Callable[[str], Awaitable[None]] | None = None
+        self.leases: list[Any] = []
+        self.service = Service(bus, resources.SERVICE, "0.0.1")
+        self.service.serve(resources.QUERY, self.query)
+        self.service.serve(resources.FETCH, self.fetch)
+        self.service.serve(resources.GET, self.get)
+        self.service.serve(resources.RESOLVE, self.resolve)
+        self.service.serve(resources.OBSERVERS, self.observers)
+
+    async def observe(self, *names: str) -> None:
+        """Hold the leases of clusters, by which the gateway finds their owner."""
+        for name in names:
+            self.leases.append(await Leases(self.bus).wait(observer_lease(name), retry_s=0.1))
+            self.status.setdefault(name, "live")
+
+    def hold(self, *ids: str, labels: dict[str, str] | None = None) -> None:
+        for found in ids:
+            _, _, namespace, name = found.split(":", 3)
+            metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
+            self.objects[found] = {"metadata": metadata}
+
+    async def _asked(self, endpoint: str, request: Any) -> None:
+        self.asked.append((endpoint, request))
+        if self.before is not None:
+            await self.before(endpoint)
+
+    def _known(self, written: list[str]) -> set[str]:
+        found = {SHORT.get(name, name) for name in written}
+        for name in written:
+            if SHORT.get(name, name) not in self.types:
+                raise BadRequest(f'the server doesn\'t have a resource type "{name}"', unknown_type=name)
+        return found
+
+    def _state(self, name: str, count: int = 0) -> ClusterState:
+        return ClusterState(name=name, status=self.status[name], as_of=1.0, count=count)  # type: ignore[arg-type]
+
+    async def query(self, query: Query) -> Page:
+        await self._asked("query", query)
+        types, labels = self._known(query.types), LabelSelector.parse(query.labels)
+        matching: list[tuple[SortKey, str]] = []
+        for found, body in self.objects.items():
+            cluster, kind, namespace, name = found.split(":", 3)
+            stale = query.exclude_stale and self.status[cluster] != "live"
+            chosen = cluster in query.clusters and (not types or kind in types) and not stale
+            if chosen and labels.matches(body["metadata"]["labels"]):
+                matching.append(([name, cluster, kind, namespace, name], found))
+        down = query.sort.startswith("-")
+        matching.sort(reverse=down)
+        behind = [
+            row
+            for row in matching
+            if not query.after or (row[0] < query.after if down else row[0] > query.after)
+        ]
+        rows = [Row(key, found, self._body(found) if query.objects else b"") for key, found in behind]
+        counts = [sum(found.startswith(f"{name}:") for _, found in matching) for name in query.clusters]
+        states = [self._state(name, count) for name, count in zip(query.clusters, counts, strict=True)]
+        columns = [Column(name="Name")] if query.view == "table" else []
+        return Page(rows=rows[: query.limit], clusters=states, total=len(matching), columns=columns)
+
+    def _body(self, found: str) -> bytes:
+        return json.dumps(self.objects[found]).encode() if found in self.objects else b""
+
+    async def fetch(self, request: Fetch) -> Objects:
+        await self._asked("fetch", request)
+        return Objects([self._body(found) for found in request.ids])
+
+    async def get(self, request: Get) -> Object:
+        await self._asked("get", request)
+        if request.id not in self.objects:
+            raise NotFound(f"there is no {request.id}")
+        return Object(
+            id=request.id, object=self._body(request.id), state=self._state(request.id.split(":")[0])
+        )
+
+    async def resolve(self, request: ResolveTypes) -> ResolvedTypes:
+        await self._asked("resolve", request)
+        return ResolvedTypes(sorted(self._known(request.names)))
+
+    async def observers(self, request: ObserverRef) -> ObserverReports:
+        await self._asked("observers", request)
+        return ObserverReports(
+            [
+                ObserverReport(
+                    cluster=name,
+                    replica=self.bus.replica,
+                    status=self.status[name],  # type: ignore[arg-type]
+                    as_of=1.0,
+                    error=None,
+                    objects=0,
+                    published=0,
+                    incarnation=1,
+                )
+                for name in request.clusters
+                if name in self.status
+            ]
+        )
+
+    async def publish(self, cluster: str, *records: Record) -> None:
+        """Publish records as the observer of a cluster, which must be observed here."""
+        lease = next(lease for lease in self.leases if lease.key == observer_lease(cluster))
+        publisher = ChangePublisher(self.bus, cluster, lease)
+        await publisher.fence()
+        for record in records:
+            await publisher.put(record)
+        await publisher.flush()
+        await publisher.close()
+
+
+class Events:
+    """Server-sent events as a client reads them."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.answer = answer
+        self._lines = answer.aiter_lines()
+
+    async def next(self, *, bookmarks: bool = False) -> tuple[str, str, dict[str, Any]]:
+        """The next event as (name, id, data); bookmarks only when asked for."""
+        name = event_id = ""
+        async with asyncio.timeout(20):
+            async for line in self._lines:
+                key, _, value = line.partition(": ")
+                if key == "event":
+                    name = value
+                elif key == "id":
+                    event_id = value
+                elif key == "data" and (bookmarks or name != "bookmark"):
+                    return name, event_id, json.loads(value)
+        raise AssertionError("the stream ended")
+
+
+class World:
+    """The gateway's address, its client, and who stands behind it."""
+
+    def __init__(self, settings: GatewaySettings, registry: StandInRegistry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.url = f"http://127.0.0.1:{settings.gateway_port}"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20)
+        self.stranger = httpx.AsyncClient(base_url=self.url, timeout=20)
+        self.replicas: list[Replica] = []
+
+    async def replica(self, *names: str) -> Replica:
+        """A replica that observes clusters, which are onboarded if they are not."""
+        bus = await connect(self.settings.model_copy(update={"replica": ""}), name=resources.SERVICE)
+        replica = Replica(bus)
+        self.replicas.append(replica)
+        await replica.service.start()
+        await replica.observe(*names)
+        for name in names:
+            if name not in self.registry.clusters:
+                await self.registry.put(name)
+
+        async def seen() -> bool:
+            states = {state["name"]: state["error"] for state in (await self.list(limit=1))["clusters"]}
+            return all(states.get(name, "unknown") is None for name in names)
+
+        await wait_for(seen, f"the gateway to know who observes {names}", 20, every=0.02)
+        replica.asked.clear()
+        return replica
+
+    async def list(self, **query: Any) -> dict[str, Any]:
+        answer = await self.http.get("/api/k8s/unified/resources", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def names(self, **query: Any) -> list[str]:
+        return [item["object"]["metadata"]["name"] for item in (await self.list(**query))["items"]]
+
+    async def refused(
+        self, path: str = "/api/k8s/unified/resources", **query: Any
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and problem document of a request that must fail."""
+        answer = await self.http.get(path, params=query)
+        assert answer.headers["content-type"] == "application/problem+json", answer.text
+        assert answer.json()["status"] == answer.status_code
+        return answer.status_code, answer.json()
+
+    async def watching(self, last_event_id: str = "", **query: Any) -> AsyncIterator[Events]:
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        async with self.http.stream("GET", "/api/k8s/unified/watch", params=query, headers=headers) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            events = Events(answer)
+            async with aclosing(answer.aiter_raw()):
+                yield events
+
+
+def change(kind: Kind, found: str, rv: str = "1", *, was: Was | None = None, **metadata: Any) -> Change:
+    """A change of the object `found` (an id), as an observer publishes it."""
+    cluster, type_name, namespace, name = found.split(":", 3)
+    body = {
+        "metadata": {"name": name, "namespace": namespace, "uid": found, "resourceVersion": rv, **metadata}
+    }
+    return Change(
+        cluster=cluster,
+        incarnation=1,
+        type=type_name,
+        uid=found,
+        id=found,
+        kind=kind,
+        rv=rv,
+        at=0.0,
+        object=zstandard.compress(json.dumps(body).encode()),
+        was=was,
+    )
+
+
+@pytest.fixture
+def make_change() -> Callable[..., Change]:
+    return change
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(settings: CommonSettings) -> AsyncIterator[World]:
+    """A gateway without clusters; the world adds them."""
+    Keyring.load_or_create(settings.keyring_dir / "gateway.json", "gateway")
+    keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
+    bus = await connect(settings, name=clusters.SERVICE)
+    await ensure_streams(bus)
+    registry = StandInRegistry(bus, keyring)
+    await registry.service.start()
+    chosen = GatewaySettings(
+        **settings.model_dump(), admin_token=SecretStr(TOKEN), gateway_port=free_port(), max_watches=2
+    )
+    stopping = asyncio.Event()
+    serving = asyncio.create_task(main(chosen, stopping))
+    made = World(chosen, registry)
+
+    async def ready() -> bool:
+        if serving.done():
+            serving.result()
+        return (await made.stranger.get("/readyz")).status_code == 200
+
+    await wait_for(ready, "the gateway to be ready", 20, every=0.02, ignoring=(httpx.TransportError,))
+    yield made
+    await made.http.aclose()
+    await made.stranger.aclose()
+    stopping.set()
+    async with asyncio.timeout(15):
+        with suppress(KubeloreError):
+            await serving
+    for replica in made.replicas:
+        await replica.service.stop()
+        for lease in replica.leases:
+            await lease.release()
+        await replica.bus.close()
+    await registry.service.stop()
+    await bus.close()
