@@ -85,7 +85,9 @@ def sync(uv: Path, *, dev: bool) -> None:
         command.append("--compile-bytecode")  # else every process of the first start compiles for itself
         if "UV_PYTHON" not in os.environ:
             command += ["--python", sys.executable]
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    # The system's certificates, as Python itself uses: a company's proxy has its own authority there.
+    trusting = {"UV_SYSTEM_CERTS": "1", **os.environ}
+    done = subprocess.run(command, cwd=ROOT, env=trusting, check=False)
     if done.returncode != 0:
         raise BootstrapError(f"`{' '.join(command)}` ended with code {done.returncode}")
 

@@ -48,6 +48,15 @@ class Gateway:
         return parsed
 
 
+def still_taking_up(gateway: Gateway) -> bool:
+    """Whether some cluster has no observer yet, or is being listed for the first time; blocks."""
+    answer = gateway.call("GET", "/unified/resources?type=namespaces&limit=1&view=metadata")
+    return any(
+        state["status"] == "syncing" or "no observer" in (state["error"] or "")
+        for state in answer["clusters"]
+    )
+
+
 def arguments(folder: Path, first_port: int) -> tuple[str, ...]:
     """What kubesim is started with: its clusters keep ports and credentials over restarts."""
     return ("--demo", "--port-base", str(first_port), "--data", str(folder))

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,7 @@ from kubelore.stack.servers import Account, MongoServer, NatsServer
 from kubelore.stack.supervisor import Supervisor
 
 HOST = "127.0.0.1"
+FIRST_ROWS_S = 10.0
 KEYRINGS = ("clusters", "versions", "logs", "gateway")
 """Purposes with a keyring of their own."""
 
@@ -89,6 +91,7 @@ class EmbeddedStack:
         await self._start_services(nats, mongo)
         if self._choices.with_demo:
             await self._onboard_demo()
+        await self._await_first_rows()
         self._kept.was_ready = True
         await asyncio.to_thread(self._kept.save, self.directory)
         self._enter("ready")
@@ -183,6 +186,18 @@ class EmbeddedStack:
         except KubeloreError as error:
             # Everything else works, so the stack stays up.
             self._say(f"the demo clusters could not be added: {error.detail}")
+
+    async def _await_first_rows(self) -> None:
+        """Let the observers take up their clusters, so that the first command after `ready` has rows to show.
+
+        A cluster that cannot be reached keeps nobody waiting, and neither does
+        a large one for longer than its share of patience.
+        """
+        gateway = demo.Gateway(HOST, self._kept.ports[GATEWAY], self.token)
+        with suppress(KubeloreError, TimeoutError):
+            async with asyncio.timeout(FIRST_ROWS_S):
+                while await asyncio.to_thread(demo.still_taking_up, gateway):
+                    await asyncio.sleep(0.1)
 
     def _enter(self, phase: str) -> None:
         if self._said is not None:
