@@ -196,7 +196,7 @@ class EmbeddedStack:
         gateway = demo.Gateway(HOST, self._kept.ports[GATEWAY], self.token)
         with suppress(KubeloreError, TimeoutError):
             async with asyncio.timeout(FIRST_ROWS_S):
-                while await asyncio.to_thread(demo.still_taking_up, gateway):
+                while await asyncio.to_thread(demo.still_taking_up, gateway):  # noqa: ASYNC110 - no event to wait for
                     await asyncio.sleep(0.1)
 
     def _enter(self, phase: str) -> None:

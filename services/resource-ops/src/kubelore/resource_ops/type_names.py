@@ -30,7 +30,12 @@ def resolve(written: Iterable[str], served: Iterable[Mapping[str, ResourceType]]
     for text in (part.strip() for some in written for part in some.split(",")):
         if not text:
             continue
-        meant = {name for types in clusters for name in _resolve_one(text, types.values())}
+        # The canonical name first: looking it up costs nothing, understanding another form walks every type.
+        meant = {
+            name
+            for types in clusters
+            for name in ((text,) if text in types else _resolve_one(text, types.values()))
+        }
         if not meant and any(clusters):
             raise _unknown(text, clusters)
         found |= meant

@@ -23,7 +23,7 @@ from nats.micro.service import Service as MicroService
 from opentelemetry.trace import SpanKind
 
 from kubelore.common.bus import wire
-from kubelore.common.bus.sessions import Session, new_session_id, send_reply
+from kubelore.common.bus.sessions import REPLY_FRAME_BYTES, Session, new_session_id, send_reply
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, TooLarge, TooManyRequests
 from kubelore.common.telemetry import get_logger, span
@@ -182,7 +182,7 @@ class Service:
                     remedy="Ask for less: a smaller limit or a narrower query.",
                 )
             session = new_session_id()
-            async with Session(self._bus, session, "server") as stream:
+            async with Session(self._bus, session, "server", frame_bytes=REPLY_FRAME_BYTES) as stream:
                 await self._respond(request, b"", {wire.SESSION: session, wire.SIZE: str(len(data))})
                 await send_reply(stream, data)
 
