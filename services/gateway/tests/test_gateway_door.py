@@ -167,6 +167,17 @@ async def test_a_head_that_never_ends_is_cut(world) -> None:
     assert answer.startswith(b"HTTP/1.1 431")
 
 
+async def test_what_is_no_http_is_a_problem_document_all_the_same(world) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.settings.gateway_port)
+    writer.write(b"this is no request\r\n\r\n")
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-type: application/problem+json" in answer
+    assert b'"reason":"BadRequest"' in answer
+
+
 async def test_an_ordinary_connection_serves_request_after_request(world) -> None:
     port = world.settings.gateway_port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

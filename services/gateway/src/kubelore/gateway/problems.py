@@ -65,6 +65,12 @@ def problem_response(error: KubeloreError) -> Response:
     return _problem(error.status, {**error.extra, **said}, headers)
 
 
+def status_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The HTTP answer for a fault of HTTP itself, whose reason is the status in words."""
+    reason = HTTPStatus(status).phrase.replace(" ", "").replace("-", "")
+    return _problem(status, {"reason": reason, "detail": detail}, headers)
+
+
 def _problem(status: int, members: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     body = {**members, "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if trace_id := current_trace_id():
@@ -90,9 +96,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
-        reason = HTTPStatus(error.status_code).phrase.replace(" ", "")
-        members = {"reason": reason, "detail": str(error.detail)}
-        return _problem(error.status_code, members, error.headers)
+        return status_problem(error.status_code, str(error.detail), error.headers)
 
 
 def _shown(text: str) -> str:

@@ -8,9 +8,12 @@ a token. Bodies are bounded elsewhere (`limits`), where the caller is known.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from kubelore.gateway.problems import status_problem
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_DEADLINE_S = 15.0
@@ -51,12 +54,16 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_open and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large")
+                self._refuse(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too long"
+                )
 
     def _expect_head(self) -> None:
         self._head_done()
         self._head_open, self._head_bytes = True, 0
-        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._refuse, b"408 Request Timeout")
+        self._head_timer = self.loop.call_later(
+            HEAD_DEADLINE_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, "the head of the request is too late"
+        )
 
     def _head_done(self) -> None:
         self._head_open = False
@@ -64,8 +71,16 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _refuse(self, status: bytes) -> None:
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed is told as every other error is."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
         self._head_done()
-        if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
-            self.transport.close()
+        if self.transport.is_closing():
+            return
+        answer = status_problem(status, detail)
+        head = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), b"connection: close"]
+        head += [name + b": " + value for name, value in answer.raw_headers]
+        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + bytes(answer.body))
+        self.transport.close()

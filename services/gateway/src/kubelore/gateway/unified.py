@@ -111,7 +111,7 @@ def unified_routes(
         "/resources/{id}",
         response_model=OneItem,
         summary="One object as JSON or YAML",
-        responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}, **documented(404)},
+        responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}, **documented(404)},
     )
     async def get_resource(
         request: Request,
