@@ -5,15 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
-from kubelore.common.bus import Bus, Feed, FeedReset, Leases, connect, ensure_streams
+from kubelore.common.bus import (
+    Bus,
+    Checkpoint,
+    Feed,
+    FeedReset,
+    Leases,
+    Service,
+    connect,
+    ensure_streams,
+)
+from kubelore.common.contracts import clusters
 from kubelore.common.contracts.changes import Change, Gap, Record, Synced
+from kubelore.common.contracts.clusters import (
+    ClusterConnection,
+    ClusterEvent,
+    ClusterPage,
+    ClusterRef,
+    Credentials,
+    ListClusters,
+    cluster_event_subject,
+)
 from kubelore.common.contracts.resources import observer_lease
 from kubelore.common.crypto import Keyring
 from kubelore.common.kube import AddressPolicy, KubeClient, ResourceType, read_kubeconfig
@@ -21,6 +42,8 @@ from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.waiting import wait_for
+from kubelore.resource_ops.__main__ import build_fleet
+from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ReadModel
 
@@ -43,6 +66,14 @@ class Published:
         """(kind, name) of every change of a type."""
         return [(change.kind, change.id.split(":", 3)[3]) for change in self.changes(type_name)]
 
+    def order(self, type_name: str = "configmaps") -> list[str]:
+        """What came of a type, in a word each: gap, observed, created, updated, deleted, synced."""
+        return [
+            record.kind if isinstance(record, Change) else type(record).__name__.lower()
+            for record in self.records
+            if isinstance(record, Change | Gap | Synced) and record.type == type_name
+        ]
+
     def gaps(self, type_name: str = "configmaps") -> list[Gap]:
         return [record for record in self.records if isinstance(record, Gap) and record.type == type_name]
 
@@ -61,24 +92,34 @@ class Bench:
         self.versions = Keyring.load_or_create(settings.keyring_dir / "versions.json", "versions")
         self.blobs = BlobStore.open(settings.blob_url)
         self.client = KubeClient(read_kubeconfig(fleet[0].kubeconfig, None, POLICY), POLICY)
-        self.observer: ClusterObserver
+        self.put_blob = self.blobs.put
+        self.running: asyncio.Task[None]
+        """The observer that runs now, or ran last."""
 
     @contextlib.asynccontextmanager
-    async def observing(self) -> AsyncIterator[ClusterObserver]:
+    async def observing(self, *, until_live: bool = True) -> AsyncIterator[ClusterObserver]:
         """An observer for as long as the block runs, as a replica that took the lease."""
         lease = await Leases(self.bus).wait(observer_lease(CLUSTER))
         access = read_kubeconfig(self.cluster.kubeconfig, None, POLICY)
-        sealing = Sealing(self.keyring, self.versions.recipient(), self.blobs.put)
+        sealing = Sealing(self.keyring, self.versions.recipient(), self.put_blob)
         model = ReadModel().open(CLUSTER)
         observer = ClusterObserver(access, POLICY, bus=self.bus, lease=lease, model=model, sealing=sealing)
-        running = asyncio.create_task(observer.run())
+        self.running = asyncio.create_task(observer.run())
         try:
-            await wait_for(lambda: self.is_live(observer), "the observer to be live", 20)
+            if until_live:
+                await wait_for(lambda: self.is_live(observer), "the observer to be live", 20)
             yield observer
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
             await lease.release()
+
+    @contextlib.asynccontextmanager
+    async def checkpoint(self) -> AsyncIterator[Checkpoint]:
+        """The checkpoint while nobody observes, as the next holder of the lease loads it."""
+        lease = await Leases(self.bus).wait(observer_lease(CLUSTER))
+        yield await Checkpoint.load(self.bus, CLUSTER, lease)
+        await lease.release()
 
     async def is_live(self, observer: ClusterObserver) -> bool:
         return observer.state().status == "live"
@@ -121,5 +162,104 @@ async def _follow(feed: Feed, position: str, published: Published) -> None:
 
 
 @pytest.fixture
+def policy() -> AddressPolicy:
+    return POLICY
+
+
+@pytest.fixture
 def config_maps() -> ResourceType:
     return CONFIG_MAPS
+
+
+@dataclass
+class Replica:
+    """One replica of resource-ops in this process."""
+
+    bus: Bus
+    fleet: Fleet
+
+
+class House:
+    """A stand-in for cluster-registry over simulated clusters, and replicas of resource-ops that come and go."""
+
+    def __init__(self, fleet: SimulatedFleet, bus: Bus, settings: CommonSettings) -> None:
+        self.clusters = fleet
+        self.bus = bus
+        self.leases = Leases(bus)
+        self.keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
+        Keyring.load_or_create(settings.keyring_dir / "versions.json", "versions")
+        self.registry = Service(bus, clusters.SERVICE, "0.1.0")
+        self.registry.serve(clusters.LIST, self._list)
+        self.registry.serve(clusters.CREDENTIALS, self._credentials)
+        self.asked: list[tuple[str, float]] = []
+        """Whose credentials were asked for, and when."""
+        self.synced: list[ClusterEvent] = []
+        self.settings = settings
+        self._known: dict[str, ClusterConnection] = {}
+        self._sealed: dict[str, bytes] = {}
+
+    def add(self, *numbers: int, generation: int = 1) -> None:
+        """Onboard simulated clusters by their place in the fleet, or give them new credentials."""
+        for number in numbers:
+            name, server = self.clusters[number].name, self.clusters[number].server
+            self._known[name] = ClusterConnection(
+                id=name, name=name, display_name=name, context="", server=server, generation=generation
+            )
+            access = read_kubeconfig(self.clusters[number].kubeconfig, None, POLICY)
+            self.give(name, self.keyring.seal(msgspec.msgpack.encode(access), context=f"cluster:{name}"))
+
+    def give(self, name: str, sealed: bytes) -> None:
+        """Answer with these sealed credentials from now on."""
+        self._sealed[name] = sealed
+
+    async def remove(self, number: int) -> None:
+        """Remove a cluster, as the registry does: first the record, then the event."""
+        name = self.clusters[number].name
+        del self._known[name]
+        event = ClusterEvent(cluster=name, happened="removed", at=time.time())
+        await self.bus.publish_event(cluster_event_subject(event), event)
+
+    @contextlib.asynccontextmanager
+    async def replica(self, name: str, pace: Pace | None = None) -> AsyncIterator[Replica]:
+        """A replica for as long as the block runs."""
+        settings = self.settings.model_copy(update={"replica": f"resource-ops-{name}"})
+        bus = await connect(settings, name="resource-ops")
+        fleet = build_fleet(settings, bus, BlobStore.open(settings.blob_url), pace)
+        running = asyncio.create_task(fleet.run())
+        try:
+            yield Replica(bus, fleet)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await bus.close()
+
+    async def follow(self) -> None:
+        """Collect what observers report, until cancelled."""
+        async for event in self.bus.subscribe_events("kubelore.v1.events.cluster.*.synced", ClusterEvent):
+            self.synced.append(event)
+
+    async def _list(self, request: ListClusters) -> ClusterPage:
+        items = sorted(self._known.values(), key=lambda cluster: cluster.id)
+        return ClusterPage(items, len(items))
+
+    async def _credentials(self, request: ClusterRef) -> Credentials:
+        self.asked.append((request.id, time.monotonic()))
+        known = self._known[request.id]
+        return Credentials(
+            id=known.id, generation=known.generation, kube_system_uid="", sealed=self._sealed[known.id]
+        )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(settings: CommonSettings) -> AsyncIterator[House]:
+    bus = await connect(settings, name="cluster-registry")
+    await ensure_streams(bus)
+    async with SimulatedFleet(clusters=4, pods=5, bookmark_interval_s=0.5) as fleet:
+        made = House(fleet, bus, settings)
+        await made.registry.start()
+        following = asyncio.create_task(made.follow())
+        yield made
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await made.registry.stop()
+    await bus.close()

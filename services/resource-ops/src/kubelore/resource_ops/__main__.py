@@ -12,17 +12,18 @@ from kubelore.common.bus import Bus, Lease
 from kubelore.common.contracts.clusters import Credentials
 from kubelore.common.contracts.resources import SERVICE
 from kubelore.common.crypto import Keyring, Recipient
+from kubelore.common.errors import IntegrityError
 from kubelore.common.kube import AddressPolicy, ClusterAccess
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore
 from kubelore.resource_ops.answers import Answers
-from kubelore.resource_ops.fleet import Fleet
+from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.service import endpoints
 
 
-def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore) -> Fleet:
+def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore, pace: Pace | None = None) -> Fleet:
     """A fleet whose observers open credentials with the clusters keyring, and seal to the versions key."""
     keyring = Keyring.load(settings.keyring_dir / "clusters.json")
     versions = Recipient.load(settings.keyring_dir / "versions.pub")
@@ -31,10 +32,14 @@ def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore) -> Fleet:
 
     def make_observer(credentials: Credentials, lease: Lease, model: ClusterModel) -> ClusterObserver:
         plain = keyring.open(credentials.sealed, context=f"cluster:{credentials.id}")
-        access = msgspec.msgpack.decode(plain, type=ClusterAccess)
+        try:
+            access = msgspec.msgpack.decode(plain, type=ClusterAccess)
+        except msgspec.MsgspecError:
+            # Not chained: the decoder's message may quote what it could not decode.
+            raise IntegrityError(f"the credentials of {credentials.id} are of no known form") from None
         return ClusterObserver(access, policy, bus=bus, lease=lease, model=model, sealing=sealing)
 
-    return Fleet(bus, buses.Leases(bus), make_observer)
+    return Fleet(bus, buses.Leases(bus), make_observer, pace)
 
 
 async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:

@@ -2,18 +2,19 @@
 
 A replica takes at most its fair share at once, so that replicas which start
 together divide the clusters between them; what nobody has held for a while is
-taken by anybody, so that a share which no longer fits strands nothing.
+taken by anybody, so that a share which no longer fits strands nothing. One that
+holds more than its share for a while, since others have come, gives up one
+cluster at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kubelore.common.bus import Bus, Lease, Leases
 from kubelore.common.contracts import clusters, resources
@@ -24,17 +25,26 @@ from kubelore.common.contracts.clusters import (
     ListClusters,
     cluster_event_subject,
 )
-from kubelore.common.errors import KubeloreError
+from kubelore.common.errors import DeadlineExceeded, KubeloreError, Unavailable
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.observer import ClusterObserver
 from kubelore.resource_ops.read_model import ClusterModel, ReadModel
+from kubelore.resource_ops.replicas import Replicas, fair_share
+from kubelore.resource_ops.setbacks import Setbacks
 
 log = get_logger(__name__)
 
 RECONCILE_S = 2.0
 REPORT_S = 10.0
-ORPHAN_S = 10.0
-_REPLICA_LEASE = "replica.resource-ops."
+REFRESH_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds that a cluster is nobody's until anybody takes it, and over its share until a replica gives one up."""
+
+    orphan_s: float = 10.0
+    surplus_s: float = 30.0
 
 
 @dataclass(slots=True)
@@ -43,10 +53,17 @@ class Held:
 
     lease: Lease
     observer: ClusterObserver
-    task: asyncio.Task[None]
+    task: asyncio.Task[bool]
+    """Its outcome: whether the observer failed, rather than lost its lease."""
     generation: int
+    since: float = field(default_factory=time.monotonic)
     reported: tuple[str, int] = ("", -1)
-    report_due: float = 0.0
+    reported_at: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody observes any more, whatever the held state still says."""
+        return self.task.done() or self.lease.lost.is_set()
 
 
 class Fleet:
@@ -61,14 +78,19 @@ class Fleet:
         bus: Bus,
         leases: Leases,
         make_observer: Callable[[clusters.Credentials, Lease, ClusterModel], ClusterObserver],
+        pace: Pace | None = None,
     ) -> None:
         self._bus = bus
         self._leases = leases
         self._make_observer = make_observer
+        self._pace = pace or Pace()
         self._model = ReadModel()
         self._held: dict[str, Held] = {}
         self._unheld_since: dict[str, float] = {}
+        self._surplus_since: float | None = None
+        self._setbacks = Setbacks()
         self._wake = asyncio.Event()
+        self._replicas = Replicas(bus, leases, self._wake.set)
 
     @property
     def model(self) -> ReadModel:
@@ -76,29 +98,28 @@ class Fleet:
         return self._model
 
     def observer(self, cluster: str) -> ClusterObserver | None:
-        """The observer of a cluster, None when this replica does not hold it."""
+        """The observer of a cluster, None when this replica does not hold it (any more)."""
         held = self._held.get(cluster)
-        return held.observer if held else None
+        return held.observer if held and not held.ended else None
 
     def observers(self, names: Iterable[str] = ()) -> list[ClusterObserver]:
         """The observers of these clusters that this replica holds; all of them when none is named."""
         wanted = list(names) or sorted(self._held)
-        return [self._held[name].observer for name in wanted if name in self._held]
+        return [found for name in wanted if (found := self.observer(name)) is not None]
 
     async def run(self) -> None:
         """Reconcile until cancelled, then give every lease back."""
-        presence = await self._leases.acquire(_REPLICA_LEASE + self._bus.replica)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._replicas.run())
                 group.create_task(self._reconcile_forever())
                 group.create_task(self._wake_on_events())
                 group.create_task(self._report_forever())
         finally:
-            await asyncio.gather(*(self._give_up(name) for name in list(self._held)))
-            if presence is not None:
-                await presence.release()
+            await self._give_up(*self._held)
 
     async def _reconcile_forever(self) -> None:
+        await self._replicas.known.wait()
         while True:
             self._wake.clear()
             try:
@@ -110,33 +131,59 @@ class Fleet:
                     await self._wake.wait()
 
     async def _wake_on_events(self) -> None:
-        async for event in self._bus.subscribe_events("kubelore.v1.events.cluster.>", ClusterEvent):
-            if event.happened in ("added", "removed", "updated"):
-                self._wake.set()
+        while True:
+            try:
+                async for event in self._bus.subscribe_events("kubelore.v1.events.cluster.>", ClusterEvent):
+                    if event.happened in ("added", "removed", "updated"):
+                        self._wake.set()
+            except KubeloreError as error:
+                log.warning("cluster events not followed", reason=error.reason, detail=error.detail)
+                await asyncio.sleep(RECONCILE_S)
 
     async def _reconcile(self) -> None:
+        # First what needs no registry: an observer that ended must not answer while the registry is away.
+        await self._drop_ended()
         wanted = await self._onboarded()
-        for name, held in list(self._held.items()):
-            gone = name not in wanted or wanted[name].generation != held.generation
-            if gone or held.task.done() or held.lease.lost.is_set():
-                await self._give_up(name)
-        holders = await self._leases.holders("observer.")
-        replicas = max(1, len(await self._leases.holders(_REPLICA_LEASE)))
-        share = math.ceil(len(wanted) / replicas)
-        for name in self._takeable(wanted, holders):
-            orphaned = time.monotonic() - self._unheld_since[name] > ORPHAN_S
-            if len(self._held) < share or orphaned:
+        self._setbacks.keep(set(wanted))
+        await self._give_up(
+            *(
+                name
+                for name, held in self._held.items()
+                if name not in wanted or wanted[name].generation != held.generation
+            )
+        )
+        for name in self._takeable(wanted):
+            orphaned = time.monotonic() - self._unheld_since[name] > self._pace.orphan_s
+            if orphaned or len(self._held) < fair_share(len(wanted), self._replicas.count):
                 await self._take(wanted[name])
+        await self._give_up(*self._surplus(len(wanted)))
 
-    def _takeable(self, wanted: dict[str, ClusterConnection], holders: dict[str, str]) -> list[str]:
-        free = [
-            name
-            for name in wanted
-            if name not in self._held and resources.observer_lease(name) not in holders
-        ]
+    async def _drop_ended(self) -> None:
+        ended = {name: held for name, held in self._held.items() if held.ended}
+        await self._give_up(*ended)
+        for name, held in ended.items():
+            if not held.task.cancelled() and held.task.result():
+                lasted = time.monotonic() - held.since
+                self._setbacks.note(name, held.generation, lasted_s=lasted)
+
+    def _takeable(self, wanted: dict[str, ClusterConnection]) -> list[str]:
+        """What nobody holds, and has not just failed here."""
+        free = [name for name in wanted if name not in self._held and not self._replicas.holds(name)]
         now = time.monotonic()
         self._unheld_since = {name: self._unheld_since.get(name, now) for name in free}
-        return sorted(free)
+        return sorted(name for name in free if self._setbacks.may_try(name, wanted[name].generation))
+
+    def _surplus(self, wanted: int) -> list[str]:
+        """The one cluster to give up now, when this replica has held more than its share for a while."""
+        now = time.monotonic()
+        if len(self._held) <= fair_share(wanted, self._replicas.count):
+            self._surplus_since = None
+        elif self._surplus_since is None:
+            self._surplus_since = now
+        elif now - self._surplus_since >= self._pace.surplus_s:
+            self._surplus_since = now
+            return [min(self._held, key=lambda name: self._held[name].observer.model.total())]
+        return []
 
     async def _onboarded(self) -> dict[str, ClusterConnection]:
         found: dict[str, ClusterConnection] = {}
@@ -155,20 +202,28 @@ class Fleet:
         try:
             credentials = await self._bus.request(clusters.CREDENTIALS, ClusterRef(cluster.id))
             observer = self._make_observer(credentials, lease, self._model.open(cluster.id))
-        except KubeloreError as error:
-            log.warning("cluster not observed", cluster=cluster.id, reason=error.reason, detail=error.detail)
+        except BaseException as error:
+            self._model.close(cluster.id)
             await lease.release()
+            if not isinstance(error, Exception):
+                raise
+            # Whatever is wrong with one cluster must not stop the others.
+            unexpected = None if isinstance(error, KubeloreError) else error
+            log.warning("cluster not observed", cluster=cluster.id, detail=str(error), exc_info=unexpected)
+            if not isinstance(error, Unavailable | DeadlineExceeded):
+                self._setbacks.note(cluster.id, cluster.generation)
             return
         task = asyncio.create_task(self._observe(observer, lease))
         self._held[cluster.id] = Held(lease, observer, task, credentials.generation)
         log.info("observing", cluster=cluster.id, epoch=lease.epoch)
 
-    async def _observe(self, observer: ClusterObserver, lease: Lease) -> None:
-        """Run an observer until its lease is lost; whatever else ends it is logged, and it is taken up again."""
+    async def _observe(self, observer: ClusterObserver, lease: Lease) -> bool:
+        """Run an observer until its lease is lost; True when it failed before that, which is logged."""
         running = asyncio.create_task(observer.run())
         lost = asyncio.create_task(lease.lost.wait())
         try:
             await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
+            failed = running.done() and not lease.lost.is_set()
         finally:
             lost.cancel()
             running.cancel()
@@ -176,15 +231,21 @@ class Fleet:
             if isinstance(outcome, Exception):
                 log.warning("observer ended", cluster=observer.cluster, exc_info=outcome)
             self._wake.set()
+        return failed
 
-    async def _give_up(self, name: str) -> None:
-        held = self._held.pop(name)
-        held.task.cancel()
-        await asyncio.gather(held.task, return_exceptions=True)
-        self._model.close(name)
-        with suppress(KubeloreError):
-            await held.lease.release()
-        log.info("no longer observing", cluster=name)
+    async def _give_up(self, *names: str) -> None:
+        """Stop observing clusters, all at once, and forget what is held of them."""
+        given_up = [(name, self._held[name]) for name in names]
+        for _, held in given_up:
+            if not held.ended:
+                held.task.cancel()
+        await asyncio.gather(*(held.task for _, held in given_up), return_exceptions=True)
+        for name, held in given_up:
+            self._model.close(name)
+            with suppress(KubeloreError):
+                await held.lease.release()
+            del self._held[name]
+            log.info("no longer observing", cluster=name)
 
     async def _report_forever(self) -> None:
         settled: set[str] = set()
@@ -198,18 +259,21 @@ class Fleet:
                 _settle()
 
     async def _report(self, name: str, held: Held) -> None:
+        """Tell the registry: a new status at once, new counts every 10 s, and that all is well once a minute."""
         state = held.observer.state()
         said = (state.status, held.observer.model.total())
-        if state.status == "syncing" or state.as_of is None or said == held.reported:
+        if state.status == "syncing" or state.as_of is None:
             return
-        if held.reported[0] == state.status and time.monotonic() < held.report_due:
+        waited = time.monotonic() - held.reported_at
+        due = REFRESH_S if said == held.reported else REPORT_S
+        if held.reported[0] == state.status and waited < due:
             return
-        held.reported, held.report_due = said, time.monotonic() + REPORT_S
         event = ClusterEvent(
             cluster=name, happened="synced", at=state.as_of, detail=state.status, resource_count=said[1]
         )
         with suppress(KubeloreError):
             await self._bus.publish_event(cluster_event_subject(event), event)
+            held.reported, held.reported_at = said, time.monotonic()
 
 
 def _settle() -> None:
