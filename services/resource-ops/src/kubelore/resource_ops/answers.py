@@ -22,7 +22,7 @@ from kubelore.common.contracts.resources import (
     ResolveTypes,
     Types,
 )
-from kubelore.common.errors import DeadlineExceeded, NotFound
+from kubelore.common.errors import BadRequest, DeadlineExceeded, NotFound, Unavailable
 from kubelore.common.kube import ResourceType
 from kubelore.resource_ops import query as queries
 from kubelore.resource_ops.fleet import Fleet
@@ -32,6 +32,8 @@ from kubelore.resource_ops.type_names import resolve
 
 AT_LEAST_S = 2.0
 _POLL_S = 0.02
+_LONGEST_VERSION = 20
+_MOVED = "its observer has moved to another replica"
 
 
 class Answers:
@@ -52,8 +54,14 @@ class Answers:
         return Objects(queries.fetch(self._fleet.model, request.ids, request.view))
 
     async def get(self, request: Get) -> Object:
-        """One object. Raises NotFound, and DeadlineExceeded when `at_least` has not arrived within 2 s."""
+        """One object.
+
+        Raises NotFound, Unavailable when another replica observes the cluster by
+        now, and DeadlineExceeded when `at_least` has not arrived within 2 s.
+        """
         wanted = ResourceId.parse(request.id)
+        if self._fleet.observer(wanted.cluster) is None:
+            raise Unavailable(f"{wanted.cluster}: {_MOVED}", remedy="Ask again.", retry_after_s=1)
         name = next(iter(resolve([wanted.type], self._served(wanted.cluster))), wanted.type)
         found = str(ResourceId(wanted.cluster, name, wanted.namespace, wanted.name))
         if request.at_least:
@@ -70,6 +78,8 @@ class Answers:
     async def types(self, request: ListTypes) -> Types:
         """The types of these clusters (all that are held when none is named), with counts."""
         names = [observer.cluster for observer in self._fleet.observers(request.clusters)]
+        if not names:
+            return Types([])
         return Types(describe_types(self._fleet.model, names))
 
     async def resolve(self, request: ResolveTypes) -> ResolvedTypes:
@@ -88,12 +98,12 @@ class Answers:
     def _state(self, cluster: str, types: Iterable[str]) -> ClusterState:
         observer = self._fleet.observer(cluster)
         if observer is None:
-            return ClusterState(
-                name=cluster, status="error", error="its observer has moved to another replica"
-            )
+            return ClusterState(name=cluster, status="error", error=_MOVED)
         return observer.state(types)
 
     async def _await_version(self, id: str, at_least: str) -> None:
+        if not at_least.isdecimal() or len(at_least) > _LONGEST_VERSION:
+            raise BadRequest(f"{at_least[:40]!r} is no resourceVersion")
         deadline = time.monotonic() + AT_LEAST_S
         wanted = version(at_least)
         while (row := self._fleet.model.get(id)) is None or older(row.rv, wanted):

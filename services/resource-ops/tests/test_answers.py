@@ -1,0 +1,154 @@
+"""What a replica answers on the bus over a cluster that lives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from kubelore.common.contracts import resources
+from kubelore.common.contracts.resources import Fetch, Get, ListTypes, ObserverRef, Query, ResolveTypes
+from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, NotFound, Unavailable
+from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
+from kubelore.lab.waiting import wait_for
+from kubelore.resource_ops.__main__ import main
+from kubelore.resource_ops.answers import Answers
+from kubelore.resource_ops.service import endpoints
+
+CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
+
+
+class Asker:
+    """Asks one replica, as the gateway does, and writes to the clusters behind its back."""
+
+    def __init__(self, house, replica, client: KubeClient) -> None:
+        self.house = house
+        self.replica = replica
+        self.client = client
+
+    async def ask(self, endpoint, request, **options: Any):
+        return await self.house.bus.request(endpoint, request, target=self.replica.bus.replica, **options)
+
+    async def create(self, name: str) -> dict[str, Any]:
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        return json.loads(await self.client.create(CONFIG_MAPS, "default", json.dumps(manifest).encode()))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def asker(house, policy) -> AsyncIterator[Asker]:
+    house.add(0)
+    client = KubeClient(read_kubeconfig(house.clusters[0].kubeconfig, None, policy), policy)
+    async with house.replica("a") as replica, client:
+        service = endpoints(replica.bus, Answers(replica.fleet))
+        await service.start()
+        await wait_for(lambda: _live(replica), "the cluster to be live", 20)
+        yield Asker(house, replica, client)
+        await service.stop()
+
+
+async def test_a_query_answers_rows_and_names_clusters_that_moved(asker) -> None:
+    page = await asker.ask(resources.QUERY, Query(clusters=["sim-01", "sim-09"], types=["po"]))
+    assert len(page.rows) == 5
+    states = {state.name: (state.status, state.count) for state in page.clusters}
+    assert states == {"sim-01": ("live", 5), "sim-09": ("error", 0)}
+
+
+async def test_objects_are_fetched_by_id_in_the_order_asked_for(asker) -> None:
+    page = await asker.ask(resources.QUERY, Query(clusters=["sim-01"], types=["pods"], objects=False))
+    ids = [row.id for row in page.rows]
+    found = await asker.ask(resources.FETCH, Fetch(ids=[ids[1], "sim-01:pods:default:none", ids[0]]))
+    names = [json.loads(raw)["metadata"]["name"] if raw else "" for raw in found.objects]
+    assert names == [ids[1].rsplit(":", 1)[1], "", ids[0].rsplit(":", 1)[1]]
+
+
+async def test_a_get_waits_for_the_version_that_was_just_written(asker) -> None:
+    written = await asker.create("fresh")
+    rv = written["metadata"]["resourceVersion"]
+    answer = await asker.ask(resources.GET, Get(id="sim-01:cm:default:fresh", at_least=rv))
+    assert json.loads(answer.object)["metadata"]["resourceVersion"] == rv
+    assert (answer.id, answer.state.status) == ("sim-01:configmaps:default:fresh", "live")
+
+
+async def test_a_get_that_waits_in_vain_says_so_within_its_deadline(asker) -> None:
+    await asker.create("old")
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(DeadlineExceeded, match="has not arrived"):
+        await asker.ask(resources.GET, Get(id="sim-01:configmaps:default:old", at_least="9" * 18))
+    assert asyncio.get_running_loop().time() - started < 2.5
+
+
+@pytest.mark.parametrize("version", ["latest", "-1", "9" * 5_000])
+async def test_what_is_no_version_is_refused(asker, version: str) -> None:
+    with pytest.raises(BadRequest, match="no resourceVersion"):
+        await asker.ask(resources.GET, Get(id="sim-01:configmaps:default:x", at_least=version))
+
+
+async def test_an_object_that_is_not_there_is_not_found(asker) -> None:
+    with pytest.raises(NotFound, match=r"there is no sim-01:configmaps:default:nothing$"):
+        await asker.ask(resources.GET, Get(id="sim-01:configmap:default:nothing"))
+
+
+async def test_an_object_of_a_cluster_that_moved_is_not_said_to_be_missing(asker) -> None:
+    with pytest.raises(Unavailable, match="moved to another replica"):
+        await asker.ask(resources.GET, Get(id="sim-09:configmaps:default:x"))
+
+
+async def test_types_are_those_of_the_clusters_asked_for_and_of_no_other(asker) -> None:
+    everything = await asker.ask(resources.TYPES, ListTypes())
+    pods = next(found for found in everything.items if found.name == "pods")
+    assert (pods.count, pods.clusters, pods.short_names) == (5, ["sim-01"], ["po"])
+    assert await asker.ask(resources.TYPES, ListTypes(["sim-01"])) == everything
+    assert (await asker.ask(resources.TYPES, ListTypes(["sim-09"]))).items == []
+
+
+async def test_names_of_types_are_resolved_as_kubectl_does(asker) -> None:
+    answer = await asker.ask(resources.RESOLVE, ResolveTypes(["deploy", "po,Service"]))
+    assert answer.names == ["deployments.apps", "pods", "services"]
+    with pytest.raises(BadRequest, match="doesn't have a resource type"):
+        await asker.ask(resources.RESOLVE, ResolveTypes(["unicorns"]))
+
+
+async def test_observers_report_their_types_when_asked_to(asker) -> None:
+    short = await asker.ask(resources.OBSERVERS, ObserverRef())
+    assert [(one.cluster, one.status, one.types) for one in short.items] == [("sim-01", "live", [])]
+    long = await asker.ask(resources.OBSERVERS, ObserverRef(["sim-01"], types=True))
+    assert {"pods", "secrets"} <= {state.type for state in long.items[0].types}
+    assert (await asker.ask(resources.OBSERVERS, ObserverRef(["sim-09"]))).items == []
+
+
+async def test_a_cluster_that_is_no_longer_live_says_so_of_what_it_does_not_hold(asker) -> None:
+    await asker.house.clusters[0].close()
+    await wait_for(lambda: _status(asker.replica, "stale"), "the cluster to be stale", 20)
+    with pytest.raises(NotFound, match="which is stale"):
+        await asker.ask(resources.GET, Get(id="sim-01:configmaps:default:nothing"))
+
+
+async def test_the_process_answers_until_it_is_stopped_and_gives_its_clusters_back(house) -> None:
+    house.add(0)
+    stopping = asyncio.Event()
+    settings = house.settings.model_copy(update={"replica": "resource-ops-main"})
+    running = asyncio.create_task(main(settings, stopping))
+
+    async def observed() -> bool:
+        with suppress(KubeloreError):
+            reports = await house.bus.request(resources.OBSERVERS, ObserverRef(), target="resource-ops-main")
+            return [one.status for one in reports.items] == ["live"]
+        return False
+
+    await wait_for(observed, "the cluster to be live", 20)
+    stopping.set()
+    await asyncio.wait_for(running, 15)
+    assert await house.leases.holders("observer.") == {}
+
+
+async def _live(replica) -> bool:
+    return await _status(replica, "live")
+
+
+async def _status(replica, status: str) -> bool:
+    return [observer.state().status for observer in replica.fleet.observers()] == [status]
