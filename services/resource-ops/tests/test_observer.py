@@ -91,7 +91,9 @@ async def test_what_was_compacted_away_is_a_gap_then_observed_then_synced(bench)
     async with bench.observing() as observer:
         await wait_for(lambda: _any(bench.published.synced()), "synced")
         order = [
-            type(record).__name__ for record in bench.published.records if getattr(record, "type", "") == "configmaps"
+            type(record).__name__
+            for record in bench.published.records
+            if getattr(record, "type", "") == "configmaps"
         ]
         assert (order[0], order[-1], set(order[1:-1])) == ("Gap", "Synced", {"Change"})
         names = {name for _, name in bench.published.told()}
@@ -108,9 +110,9 @@ async def test_a_watch_that_expires_in_between_is_a_gap_too(bench) -> None:
         bench.cluster.drop_watches()
         await wait_for(lambda: _any(bench.published.gaps()), "a gap")
         await bench.cluster.inject(Faults())
+        await wait_for(lambda: bench.is_live(observer), "the observer to be live again")
         await bench.create("after")
         await bench.until_told(("created", "after"))
-        await wait_for(lambda: bench.is_live(observer), "the observer to be live again")
 
 
 async def test_a_definition_comes_and_goes_with_its_objects(bench) -> None:
@@ -123,11 +125,18 @@ async def test_a_definition_comes_and_goes_with_its_objects(bench) -> None:
             "scope": "Namespaced",
             "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
             "versions": [
-                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object"}},
+                }
             ],
         },
     }
-    widgets = ResourceType(group="lore.example", version="v1", plural="widgets", kind="Widget", namespaced=True)
+    widgets = ResourceType(
+        group="lore.example", version="v1", plural="widgets", kind="Widget", namespaced=True
+    )
     widget = {"apiVersion": "lore.example/v1", "kind": "Widget", "metadata": {"name": "w"}}
     async with bench.observing() as observer:
         await bench.client.create(DEFINITIONS, None, json.dumps(definition).encode())
@@ -200,7 +209,9 @@ async def test_a_type_that_may_not_be_listed_is_skipped_and_said(bench) -> None:
 @pytest.mark.parametrize("code", [429, 500, 503])
 async def test_a_server_that_refuses_for_a_while_is_waited_out(bench, code: int) -> None:
     async with bench.observing() as observer:
-        await bench.cluster.inject(Faults(error_rate=1.0, error_code=code, retry_after=1, paths="/configmaps"))
+        await bench.cluster.inject(
+            Faults(error_rate=1.0, error_code=code, retry_after=1, paths="/configmaps")
+        )
         bench.cluster.drop_watches()
         await wait_for(lambda: _type_status(observer, "configmaps", "stale"), "the type to be stale")
         await bench.cluster.inject(Faults())
@@ -247,4 +258,6 @@ async def _status(observer, status: str) -> bool:
 
 
 async def _type_status(observer, type_name: str, status: str) -> bool:
-    return any(state.type == type_name and state.status == status for state in observer.report(with_types=True).types)
+    return any(
+        state.type == type_name and state.status == status for state in observer.report(with_types=True).types
+    )

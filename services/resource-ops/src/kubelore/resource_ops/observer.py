@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from kubelore.common.bus import Bus, ChangePublisher, Checkpoint, Lease, LeaseLost
 from kubelore.common.contracts.resources import ClusterState, ObserverReport, ObserverStatus
 from kubelore.common.crypto import Keyring, Recipient
-from kubelore.common.errors import Forbidden, KubeloreError
-from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient
-from kubelore.common.kube.well_known import NAMESPACES, cluster_uid
+from kubelore.common.errors import KubeloreError, UpstreamError
+from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, ResourceType
+from kubelore.common.kube.well_known import NAMESPACES
 from kubelore.common.telemetry import get_logger, outgoing
+from kubelore.resource_ops import incarnation
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
+from kubelore.resource_ops.incarnation import ClusterReplaced
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.records import RecordMaker
-from kubelore.resource_ops.type_watch import Surroundings, TypeWatch
+from kubelore.resource_ops.type_watch import Surroundings, TypeWatch, published
 
 log = get_logger(__name__)
 
 FIRST_LISTS = 4
 REDISCOVER_S = 300.0
+AGAIN_S = 5.0
 DEBOUNCE_S = 0.5
-CHECKPOINT_S = 1.0
+DEBOUNCE_LIMIT_S = 8.0
+STOP_S = 5.0
 _FIRST = ("customresourcedefinitions.apiextensions.k8s.io", "namespaces", "nodes", "pods", "deployments.apps")
 """Types listed before others, since people look at them first."""
 
@@ -58,37 +62,40 @@ class ClusterObserver:
         self._lease = lease
         self._sealing = sealing
         self._client = KubeClient(access, policy, headers=outgoing)
-        self._contact = Contact(self._client.ready)
+        self._contact = Contact(self._client.ready, self._greet)
+        self._checkpoint: Checkpoint | None = None
         self._watches: dict[str, TypeWatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._definitions_changed = asyncio.Event()
         self._changes: ChangeLog | None = None
-        self._incarnation = 0
         self._discovered = False
+        self._missing: set[str] = set()
         self._problem: str | None = None
 
     async def run(self) -> None:
-        """Observe until cancelled. Raises LeaseLost (in an ExceptionGroup) when another replica took over."""
+        """Observe until cancelled. Raises LeaseLost or ClusterReplaced (in an ExceptionGroup)."""
         publisher = ChangePublisher(
             self._bus, self.cluster, self._lease, on_acked=lambda records: changes.acknowledged(records)
         )
         await publisher.fence()
         try:
-            checkpoint = await Checkpoint.load(self._bus, self.cluster, self._lease)
+            checkpoint = self._checkpoint = await Checkpoint.load(self._bus, self.cluster, self._lease)
             async with self._client, asyncio.TaskGroup() as group:
                 group.create_task(self._contact.run())
                 await self._contact.reachable.wait()
-                await self._settle_incarnation(checkpoint)
-                changes = self._changes = ChangeLog(publisher, checkpoint.positions)
-                group.create_task(self._save_checkpoints(checkpoint, changes))
-                group.create_task(self._keep_discovering(group, self._surroundings(changes)))
+                changes = self._changes = ChangeLog(publisher, checkpoint)
+                group.create_task(changes.keep_saving())
+                group.create_task(self._keep_discovering(group, self._surroundings(changes, checkpoint)))
         finally:
             await publisher.close()
+            if self._changes is not None:
+                with suppress(KubeloreError):
+                    await self._changes.save()
 
-    def _surroundings(self, changes: ChangeLog) -> Surroundings:
+    def _surroundings(self, changes: ChangeLog, checkpoint: Checkpoint) -> Surroundings:
         sealing = self._sealing
         records = RecordMaker(
-            self.cluster, self._incarnation, sealing.clusters, sealing.versions, sealing.put_blob
+            self.cluster, checkpoint.incarnation, sealing.clusters, sealing.versions, sealing.put_blob
         )
         return Surroundings(
             client=self._client,
@@ -100,84 +107,122 @@ class ClusterObserver:
             definitions_changed=self._definitions_changed,
         )
 
-    async def _settle_incarnation(self, checkpoint: Checkpoint) -> None:
-        """Start a new incarnation when this is no longer the cluster that the checkpoint knew.
+    async def _greet(self) -> None:
+        """At the first contact, and whenever it was in doubt: which cluster is it that answers?"""
+        if self._checkpoint is None:
+            return
+        if self._changes is None:
+            await incarnation.settle(self._client, self._checkpoint)
+            return
+        await self._check_identity(self._changes)
+        if not self._contact.reachable.is_set():
+            self._definitions_changed.set()
 
-        That is so when kube-system has another uid, or when a list's
-        resourceVersion lies below a checkpoint: a restored or re-made etcd.
-        """
-        uid = await cluster_uid(self._client)
-        highest = max((int(rv) for rv in checkpoint.positions.values() if rv.isdigit()), default=0)
-        backwards = 0 < await self._newest_version() < highest
-        if checkpoint.uid and (checkpoint.uid != uid or backwards):
-            log.warning("cluster restored or replaced", cluster=self.cluster, uid=uid, backwards=backwards)
-            checkpoint.incarnation += 1
-            checkpoint.positions.clear()
-        checkpoint.uid = uid
-        self._incarnation = checkpoint.incarnation
-
-    async def _newest_version(self) -> int:
-        """The newest resourceVersion of the cluster; 0 when the credentials do not show it."""
-        try:
-            page = await self._client.list(NAMESPACES, limit=1)
-        except Forbidden:
-            return 0
-        return int(page.rv) if page.rv.isdigit() else 0
-
-    async def _save_checkpoints(self, checkpoint: Checkpoint, changes: ChangeLog) -> None:
-        try:
-            while True:
-                await asyncio.sleep(CHECKPOINT_S)
-                try:
-                    await self._save(checkpoint, changes)
-                except LeaseLost:
-                    raise
-                except KubeloreError as error:
-                    log.info("checkpoint not saved", cluster=self.cluster, detail=error.detail)
-        finally:
-            with suppress(KubeloreError, TimeoutError):
-                await asyncio.shield(self._save(checkpoint, changes))
-
-    async def _save(self, checkpoint: Checkpoint, changes: ChangeLog) -> None:
-        if checkpoint.positions != changes.positions:
-            checkpoint.positions = dict(changes.positions)
-            await checkpoint.save()
+    async def _check_identity(self, changes: ChangeLog) -> None:
+        uid = self._checkpoint.uid if self._checkpoint else ""
+        await incarnation.check(self._client, self.cluster, uid, changes.positions)
 
     async def _keep_discovering(self, group: asyncio.TaskGroup, around: Surroundings) -> None:
+        """Discover when definitions change, and now and then.
+
+        Once more a little after each change, since discovery lags behind the
+        definitions; ever more seldom while they keep changing.
+        """
+        pause = DEBOUNCE_S
+        again = REDISCOVER_S
         while True:
             self._definitions_changed.clear()
-            try:
-                await self._rediscover(group, around)
-                self._problem = None
-                wait = REDISCOVER_S
-            except KubeloreError as error:
-                self._problem, wait = error.detail, 5.0
-                self._contact.suspect()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._definitions_changed.wait()
-                await asyncio.sleep(DEBOUNCE_S)
+            wait = min(again, await self._discover(group, around))
+            changed = await self._definitions_change(wait)
+            again = AGAIN_S if changed else REDISCOVER_S
+            if changed:
+                await asyncio.sleep(pause)
+            pause = min(pause * 2, DEBOUNCE_LIMIT_S) if changed else DEBOUNCE_S
             await self._contact.reachable.wait()
+
+    async def _discover(self, group: asyncio.TaskGroup, around: Surroundings) -> float:
+        """Discover once; returns the seconds after which to do so again."""
+        try:
+            await self._check_identity(around.changes)
+            await self._rediscover(group, around)
+        except (LeaseLost, ClusterReplaced):
+            raise
+        except KubeloreError as error:
+            self._problem = error.detail
+            self._contact.suspect()
+            return AGAIN_S
+        self._problem = None
+        return AGAIN_S if self._missing else REDISCOVER_S
+
+    async def _definitions_change(self, within_s: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._definitions_changed.wait()
+                return True
+        return False
 
     async def _rediscover(self, group: asyncio.TaskGroup, around: Surroundings) -> None:
         discovery = await self._client.discovery()
         served = {found.name: found for found in discovery.types if found.observable}
-        for name in list(self._watches):
-            unknowable = self._watches[name].type.api_version in discovery.broken
-            if name not in served and not unknowable:
-                await self._stop_watching(name)
-        for name in sorted(served, key=_by_importance):
-            if name not in self._watches:
-                self.model.learn(served[name])
-                watch = self._watches[name] = TypeWatch(served[name], around)
-                self._tasks[name] = group.create_task(watch.run())
+        if NAMESPACES.name not in served:
+            raise UpstreamError(
+                "the API server's discovery lacks the types that every cluster has",
+                remedy="look at what stands between here and the API server",
+            )
+        await self._leave_removed(served, discovery.broken, around)
+        refill = await self._leave_switched(served, discovery.broken)
+        new = [name for name in sorted(served, key=_by_importance) if name not in self._watches]
+        interrupted = await around.changes.begin(name for name in new if published(name))
+        for name in new:
+            self.model.learn(served[name])
+            watch = self._watches[name] = TypeWatch(
+                served[name], around, interrupted=name in interrupted, refill=name in refill
+            )
+            self._tasks[name] = group.create_task(watch.run())
         self._discovered = True
 
+    async def _leave_removed(
+        self, served: Container[str], broken: Iterable[str], around: Surroundings
+    ) -> None:
+        """Withdraw types that two discoveries in a row lack: while an API server starts, its first may lack some.
+
+        Types of a group that does not answer are not known to be gone, nor are
+        those that an earlier observer published and nobody serves any more known
+        to be there.
+        """
+        silent = {name.rpartition("/")[0] for name in broken}
+        known = self._watches.keys() | (around.changes.positions.keys() - around.changes.leaving)
+        missing = {name for name in known if name not in served and name.partition(".")[2] not in silent}
+        for name in sorted(missing & self._missing):
+            if name in self._watches:
+                await self._stop_watching(name)
+            await self._withdraw(name, around)
+        self._missing = missing - self._missing
+
+    async def _leave_switched(self, served: Mapping[str, ResourceType], broken: Container[str]) -> set[str]:
+        """Stop the watches of types that are served in another version by now; returns their names."""
+        switched = {
+            name
+            for name, watch in self._watches.items()
+            if name in served and watch.type.api_version not in broken and _differs(served[name], watch.type)
+        }
+        for name in switched:
+            await self._stop_watching(name)
+        return switched
+
     async def _stop_watching(self, name: str) -> None:
-        task, watch = self._tasks.pop(name), self._watches.pop(name)
+        task = self._tasks.pop(name)
+        del self._watches[name]
         task.cancel()
-        await asyncio.wait([task], timeout=5.0)
-        await watch.withdraw()
+        await asyncio.wait([task], timeout=STOP_S)
+
+    async def _withdraw(self, name: str, around: Surroundings) -> None:
+        """The type is no longer served: to consumers that is a gap and an empty list."""
+        log.info("type withdrawn", cluster=self.cluster, type=name)
+        self.model.drop_type(name)
+        changes, records = around.changes, around.records
+        if (position := changes.positions.get(name)) is not None:
+            await changes.withdraw(records.gap(name, position), records.synced(name, position, 0))
 
     def state(self, types: Iterable[str] = (), count: int = 0) -> ClusterState:
         """How far the rows of these types (all when empty) can be trusted right now."""
@@ -188,19 +233,18 @@ class ClusterObserver:
 
     def _status(self, types: set[str]) -> tuple[ObserverStatus, str | None]:
         watches = [watch for name, watch in self._watches.items() if not types or name in types]
-        synced = self._discovered and any(watch.status != "syncing" for watch in watches)
         if not self._contact.reachable.is_set():
-            problem = self._contact.error or "not reached yet"
-            return ("stale" if synced else "error"), problem
+            listed = self._discovered and (not watches or any(watch.listed for watch in watches))
+            return ("stale" if listed else "error"), self._contact.error or "not reached yet"
         if not self._discovered:
             return ("error", self._problem) if self._problem else ("syncing", None)
-        for status in ("error", "stale", "syncing"):
-            broken = next((watch for watch in watches if watch.status == status), None)
-            if broken is not None:
-                return status, f"{broken.type.name}: {broken.detail}" if broken.detail else None
-        if self._changes is not None and self._changes.throttled:
+        worst = min(watches, key=lambda watch: _rank(watch.status, bool(types)), default=None)
+        rank = _rank(worst.status, bool(types)) if worst else _HARMLESS
+        if self._changes is not None and self._changes.throttled and rank > 0:
             return "throttled", "the change stream is full: its consumers are behind"
-        return "live", None
+        if worst is None or rank == _HARMLESS:
+            return "live", self._problem
+        return _RANKS[rank], f"{worst.type.name}: {worst.detail}" if worst.detail else None
 
     def report(self, with_types: bool) -> ObserverReport:
         """Everything there is to say about this observer."""
@@ -213,9 +257,28 @@ class ClusterObserver:
             error=problem,
             objects=self.model.total(),
             published=self._changes.published if self._changes else 0,
-            incarnation=self._incarnation,
+            incarnation=self._checkpoint.incarnation if self._checkpoint else 0,
             types=[watch.state() for _, watch in sorted(self._watches.items())] if with_types else [],
         )
+
+
+_RANKS: tuple[ObserverStatus, ...] = ("error", "stale", "syncing")
+_HARMLESS = len(_RANKS)
+
+
+def _rank(status: str, named: bool) -> int:
+    """How bad a type's status is for its cluster, worst first. A type that may not be read matters to who names it."""
+    if status == "skipped":
+        return 0 if named else _HARMLESS
+    return next((rank for rank, name in enumerate(_RANKS) if name == status), _HARMLESS)
+
+
+def _differs(served: ResourceType, watched: ResourceType) -> bool:
+    return (served.version, served.kind, served.namespaced) != (
+        watched.version,
+        watched.kind,
+        watched.namespaced,
+    )
 
 
 def _by_importance(name: str) -> tuple[int, str]:

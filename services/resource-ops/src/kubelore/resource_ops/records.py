@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import zstandard
 
-from kubelore.common.contracts.changes import Change, Kind, Was
+from kubelore.common.contracts.changes import Change, Gap, Kind, Synced, Was
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.kube import ObjectMeta, ResourceType, decode_meta
 from kubelore.common.kube.secrets import strip_secret
+from kubelore.common.store import blob_key
 
 INLINE_LIMIT = 512 * 1024
 """Compressed bytes above which an object travels as a sealed blob (the change contract)."""
@@ -55,9 +56,7 @@ class RecordMaker:
         meta = decode_meta(raw)
         if resource_type.name != "secrets":
             return Manifest(raw, meta)
-        stripped = strip_secret(
-            raw, cluster=self.cluster, hmac=self._keyring.hmac, seal=self._versions.seal
-        )
+        stripped = strip_secret(raw, cluster=self.cluster, hmac=self._keyring.hmac, seal=self._versions.seal)
         return Manifest(stripped.object, meta, stripped.hmacs, stripped.sealed)
 
     async def change(
@@ -74,7 +73,9 @@ class RecordMaker:
         frame = bytes(self._compressor.compress(manifest.raw))
         blob = ""
         if len(frame) > INLINE_LIMIT:
-            blob = f"changes/{self.cluster}/{meta.uid}/{meta.resource_version}"
+            # With the incarnation, since a restored cluster counts through the same versions again.
+            key = (self.cluster, str(self.incarnation), meta.uid or meta.name, meta.resource_version)
+            blob = blob_key("changes", *key)
             await self._put_blob(blob, self._versions.seal(frame, context=blob))
             frame = b""
         return Change(
@@ -92,4 +93,25 @@ class RecordMaker:
             was=was,
             hmacs=manifest.hmacs,
             sealed=manifest.sealed,
+        )
+
+    def gap(self, type_name: str, after_rv: str) -> Gap:
+        """What happened to a type after `after_rv` is not known."""
+        return Gap(
+            cluster=self.cluster,
+            incarnation=self.incarnation,
+            type=type_name,
+            after_rv=after_rv,
+            at=time.time(),
+        )
+
+    def synced(self, type_name: str, rv: str, count: int) -> Synced:
+        """Every object of a type has been published as of `rv`."""
+        return Synced(
+            cluster=self.cluster,
+            incarnation=self.incarnation,
+            type=type_name,
+            rv=rv,
+            count=count,
+            at=time.time(),
         )

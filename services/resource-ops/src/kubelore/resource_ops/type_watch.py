@@ -10,21 +10,36 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
 from kubelore.common.bus import LeaseLost
-from kubelore.common.contracts.changes import Gap, Kind, Synced
+from kubelore.common.contracts.changes import Kind
 from kubelore.common.contracts.resources import TypeState
-from kubelore.common.errors import Forbidden, Gone, KubeloreError, NotFound, Unauthenticated, Unsupported
-from kubelore.common.kube import KubeClient, ResourceType, WatchEvent
+from kubelore.common.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Forbidden,
+    Gone,
+    Invalid,
+    KubeloreError,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    UpstreamError,
+)
+from kubelore.common.kube import KubeClient, ListPage, ObjectMeta, ResourceType, WatchEvent
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
-from kubelore.resource_ops.read_model import ClusterModel
+from kubelore.resource_ops.read_model import ClusterModel, Listing
 from kubelore.resource_ops.records import Manifest, RecordMaker
+from kubelore.resource_ops.rows import older, version
 
 log = get_logger(__name__)
 
@@ -40,8 +55,15 @@ UNPUBLISHED = frozenset(
 """Types that are read but not published: they change all the time and tell nothing a person would restore."""
 
 PAGE = 500
+BREATH = 25
+"""Objects of a page after which others of this process get their turn; each may have a megabyte."""
+LEAST_PAGE = 20
 SKIPPED_RETRY_S = 60.0
 REOPEN_LIMIT_S = 10.0
+RELIST_LIMIT_S = 60.0
+_DEFINITIONS = ("customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io")
+UNREADABLE = (Invalid, UpstreamError, TooLarge, BadRequest)
+"""What is wrong with one object for good; anything else may pass."""
 _KINDS: dict[str, Kind] = {"ADDED": "created", "MODIFIED": "updated", "DELETED": "deleted"}
 
 Status = Literal["syncing", "live", "stale", "skipped", "error"]
@@ -60,19 +82,43 @@ class Surroundings:
     definitions_changed: asyncio.Event
 
 
-class TypeWatch:
-    """Keeps the read model and the change log of one type in step with the API server."""
+def published(type_name: str) -> bool:
+    """Whether changes of a type are published, or only its read model is kept."""
+    return type_name not in UNPUBLISHED
 
-    def __init__(self, resource_type: ResourceType, around: Surroundings) -> None:
+
+class TypeWatch:
+    """Keeps the read model and the change log of one type in step with the API server.
+
+    `interrupted`: an earlier first list of the type was published in part.
+    `refill`: what the model holds of it came another way (in another version),
+    so the list replaces it.
+    """
+
+    def __init__(
+        self,
+        resource_type: ResourceType,
+        around: Surroundings,
+        *,
+        interrupted: bool = False,
+        refill: bool = False,
+    ) -> None:
         self.type = resource_type
         self.status: Status = "syncing"
         self.detail = ""
         self.rv = ""
         self._around = around
-        self._publishes = resource_type.name not in UNPUBLISHED
+        self._publishes = published(resource_type.name)
         self._checkpoint = around.changes.positions.get(resource_type.name, "") if self._publishes else ""
-        self._lost = False
-        self._quick_ends = 0
+        self._lost = interrupted
+        self._refill = refill
+        self.listed = False
+        """Whether the model has held the whole type once."""
+        self._page = PAGE
+        self._replay = Replay()
+        self._setbacks = 0
+        self._relists = 0
+        self._unreadable = 0
 
     def state(self) -> TypeState:
         """How this type stands, for the observer's report."""
@@ -87,141 +133,208 @@ class TypeWatch:
             except LeaseLost:
                 raise
             except Gone as error:
-                self._compacted(error)
+                await self._compacted(error)
             except (Forbidden, NotFound, Unsupported) as error:
-                self._report("skipped", error.detail)
-                await asyncio.sleep(SKIPPED_RETRY_S)
+                await self._refused(error)
             except KubeloreError as error:
                 await self._wait_out(error)
+            except Exception as error:  # noqa: BLE001 - the task's boundary: one type must not stop the others
+                await self._wait_out(_unexpected(self.type.name, error))
 
-    async def withdraw(self) -> None:
-        """The type is no longer served: to consumers that is a gap and an empty list."""
-        around = self._around
-        around.model.drop_type(self.type.name)
-        if self._publishes and self.type.name in around.changes.positions:
-            await self._announce_gap(around.changes.positions[self.type.name])
-            await self._announce_synced(self.rv, 0)
-            around.changes.forget(self.type.name)
+    def _report(self, status: Status, detail: str = "") -> None:
+        self.status, self.detail = status, detail
 
-    def _compacted(self, error: Gone) -> None:
-        """A watch's position is gone: list again, as lost. A list whose pages expired only starts over."""
+    def _report_live(self) -> None:
+        self._report("live", f"{self._unreadable} objects could not be read" if self._unreadable else "")
+
+    async def _compacted(self, error: Gone) -> None:
+        """A watch's position is gone: list again, as lost. A list whose pages expired only starts over.
+
+        At once the first time, ever later when it does not help: each repetition
+        costs the API server a whole list, and consumers a gap.
+        """
         if self.rv:
             self._lost, self._checkpoint, self.rv = True, self.rv, ""
             log.info(
                 "history compacted away", type=self.type.name, after=self._checkpoint, detail=error.detail
             )
+        self._relists = min(self._relists + 1, 10)
+        if self._relists > 1:
+            self._report("stale" if self.listed else "syncing", error.detail)
+            await asyncio.sleep(_jittered(min(0.5 * 2**self._relists, RELIST_LIMIT_S)))
 
-    def _report(self, status: Status, detail: str = "") -> None:
-        self.status, self.detail = status, detail
+    async def _refused(self, error: KubeloreError) -> None:
+        """The type may not be read, or is not there. What is held of it is only as it once was."""
+        self._report("stale" if self.listed else "skipped", error.detail)
+        if isinstance(error, NotFound):
+            self._around.definitions_changed.set()
+        await asyncio.sleep(SKIPPED_RETRY_S)
 
     async def _wait_out(self, error: KubeloreError) -> None:
         contact = self._around.contact
-        self._report("error" if isinstance(error, Unauthenticated) else "stale", error.detail)
-        contact.suspect()
+        wrong = isinstance(error, Unauthenticated) or not self.listed
+        self._report("error" if wrong else "stale", error.detail)
+        if isinstance(error, Unavailable | DeadlineExceeded | Unauthenticated):
+            contact.suspect()
         retry_after = float(error.extra.get("retry_after_s", 0) or 0)
-        self._quick_ends = min(self._quick_ends + 1, 6)
-        backoff = max(retry_after, min(0.1 * 2**self._quick_ends, REOPEN_LIMIT_S) * random.uniform(0.5, 1.0))  # noqa: S311
-        await asyncio.sleep(min(backoff, 60.0))
+        await asyncio.sleep(min(max(retry_after, self._backoff()), 60.0))
         await contact.reachable.wait()
+
+    def _backoff(self) -> float:
+        self._setbacks = min(self._setbacks + 1, 7)
+        return _jittered(min(0.1 * 2**self._setbacks, REOPEN_LIMIT_S))
 
     async def _follow(self) -> None:
         if not self.rv:
             await self._list()
-        opened = time.monotonic()
-        watch = self._around.client.watch(self.type, rv=self.rv)
-        # Said before the first event, since a quiet type may have none for a minute; a refusal comes at once.
-        self._report("live")
-        async with aclosing(watch) as events:
+        elif self.status != "live":
+            # A watch that is refused slowly would look live until then, so something small is asked first.
+            await self._around.client.list(self.type, limit=1)
+        # Said before the first event, since a quiet type may have none for a minute.
+        self._report_live()
+        opened, heard = time.monotonic(), False
+        async with aclosing(self._around.client.watch(self.type, rv=self.rv)) as events:
             async for event in events:
+                heard = True
+                self._setbacks = self._relists = 0
                 self._around.contact.heard()
-                self._quick_ends = 0
                 await self._take(event)
         if time.monotonic() - opened < 1.0:
-            await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311
+            await asyncio.sleep(random.uniform(0.2, 1.0) if heard else self._backoff())  # noqa: S311
 
     async def _list(self) -> None:
-        around, name = self._around, self.type.name
+        around = self._around
         async with around.first_lists:
-            if self.status != "stale":
+            if self.status not in ("stale", "error"):
                 self._report("syncing")
-            first_sight = self._publishes and not self._checkpoint
-            publish = self._publishes and (first_sight or self._lost)
-            if publish and self._lost:
-                await self._announce_gap(self._checkpoint)
+            publish = self._publishes and (self._lost or not self._checkpoint)
             listed_rv = await self._list_pages(publish)
         if publish:
-            await self._announce_synced(listed_rv, around.model.count(name))
+            count = around.model.count(self.type.name)
+            await around.changes.append(around.records.synced(self.type.name, listed_rv, count))
         catch_up = self._checkpoint if self._publishes and not publish else ""
+        if catch_up and older(version(listed_rv), version(catch_up)):
+            self._lost = self._refill = True
+            raise Gone(f"{self.type.name} went back behind what was published of it")
         self.rv = catch_up or listed_rv
-        self._lost = False
-        self._report("live")
+        self._replay = Replay(listed_rv if catch_up else "")
+        self._lost = self._refill = False
+        self.listed = True
 
     async def _list_pages(self, publish: bool) -> str:
         """Read every page into the model; returns the list's resourceVersion."""
         around, token = self._around, ""
-        held = around.model.begin_list(self.type)
+        held = around.model.begin_list(self.type, regressed=self._refill)
+        self._unreadable = 0
         while True:
-            page = await around.client.list(self.type, limit=PAGE, continue_=token)
-            around.contact.heard()
-            for raw in page.items:
-                manifest = around.records.admit(self.type, raw)
-                held.add(manifest.raw)
-                if publish:
-                    await around.changes.append(await around.records.change(self.type, manifest, "observed"))
+            page = await self._read_page(token)
+            if publish and not token:
+                await self._open_publishing()
+            for number, raw in enumerate(page.items):
+                await self._admit(held, raw, publish)
+                if number % BREATH == 0:
+                    await asyncio.sleep(0)
             token = page.continue_
             if not token:
                 held.finish(page.rv)
+                self._page = PAGE
                 return page.rv
+
+    async def _read_page(self, token: str) -> ListPage:
+        try:
+            page = await self._around.client.list(self.type, limit=self._page, continue_=token)
+        except (TooLarge, DeadlineExceeded):
+            self._page = max(self._page // 5, LEAST_PAGE)
+            raise
+        self._around.contact.heard()
+        return page
+
+    async def _open_publishing(self) -> None:
+        """Once the first page is there: from now on, and until `synced`, a list that starts over is a gap."""
+        around = self._around
+        if self._lost:
+            await around.changes.append(around.records.gap(self.type.name, self._checkpoint))
+        self._lost = True
+
+    async def _admit(self, held: Listing, raw: bytes, publish: bool) -> None:
+        around = self._around
+        try:
+            manifest = around.records.admit(self.type, raw)
+            held.add(manifest.raw)
+            if publish:
+                await around.changes.append(await around.records.change(self.type, manifest, "observed"))
+        except UNREADABLE as error:
+            self._pass_over(error)
+
+    def _pass_over(self, error: KubeloreError) -> None:
+        """One object that cannot be read or sent must not stop those behind it; it is said instead."""
+        self._unreadable += 1
+        log.warning(
+            "object passed over",
+            cluster=self._around.records.cluster,
+            type=self.type.name,
+            detail=error.detail,
+        )
+        self._report(self.status, f"an object could not be read: {error.detail}")
 
     async def _take(self, event: WatchEvent) -> None:
         around = self._around
         if event.kind == "BOOKMARK":
-            self.rv = event.rv
-            if self._publishes:
+            self.rv = event.rv or self.rv
+            if self._publishes and event.rv:
                 around.changes.bookmark(self.type.name, event.rv)
             return
-        manifest = around.records.admit(self.type, event.object)
-        kind = _KINDS[event.kind]
-        await self._record(manifest, kind)
-        self.rv = event.rv
-        if self.type.name in (
-            "customresourcedefinitions.apiextensions.k8s.io",
-            "apiservices.apiregistration.k8s.io",
-        ):
+        try:
+            manifest = around.records.admit(self.type, event.object)
+            await self._record(manifest, _KINDS[event.kind])
+        except UNREADABLE as error:
+            self._pass_over(error)
+        self.rv = event.rv or self.rv
+        if self.type.name in _DEFINITIONS:
             around.definitions_changed.set()
 
     async def _record(self, manifest: Manifest, kind: Kind) -> None:
-        around = self._around
+        around, was = self._around, None
         if kind == "deleted":
-            old_rv, was = around.model.delete(self.type, manifest.meta), None
+            old_rv = around.model.delete(self.type, manifest.meta)
         else:
             upserted = around.model.upsert(self.type, manifest.raw)
-            old_rv, was = upserted.old_rv, upserted.was
+            was = upserted.was
+            old_rv = upserted.old_rv if upserted.kind == "updated" else ""
         if self._publishes:
+            old_rv = self._replay.before(manifest.meta) or old_rv
             change = await around.records.change(self.type, manifest, kind, old_rv=old_rv, was=was)
             await around.changes.append(change)
+            self._replay.passed(manifest.meta)
 
-    async def _announce_gap(self, after_rv: str) -> None:
-        records = self._around.records
-        await self._around.changes.append(
-            Gap(
-                cluster=records.cluster,
-                incarnation=records.incarnation,
-                type=self.type.name,
-                after_rv=after_rv,
-                at=time.time(),
-            )
-        )
 
-    async def _announce_synced(self, rv: str, count: int) -> None:
-        records = self._around.records
-        await self._around.changes.append(
-            Synced(
-                cluster=records.cluster,
-                incarnation=records.incarnation,
-                type=self.type.name,
-                rv=rv,
-                count=count,
-                at=time.time(),
-            )
-        )
+class Replay:
+    """The versions that went by while changes are replayed which the model, filled by a list, is ahead of."""
+
+    def __init__(self, until: str = "") -> None:
+        self._until = version(until)
+        self._last: dict[str, str] | None = {} if until else None
+
+    def before(self, meta: ObjectMeta) -> str:
+        """The version that went by before this one of the same object; empty when none did."""
+        return self._last.get(meta.uid, "") if self._last else ""
+
+    def passed(self, meta: ObjectMeta) -> None:
+        """Remember one that goes by; forget all once the model is no longer ahead."""
+        if self._last is None:
+            return
+        if older(version(meta.resource_version), self._until):
+            self._last[meta.uid] = meta.resource_version
+        else:
+            self._last = None
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _unexpected(type_name: str, error: Exception) -> KubeloreError:
+    """Log an error nobody expected, and make the one that may be shown."""
+    error_id = secrets.token_hex(6)
+    log.error("type not followed", type=type_name, error_id=error_id, exc_info=error)
+    return KubeloreError(f"unexpected error {error_id}", remedy="Look for this id in the service's log.")
