@@ -42,6 +42,8 @@ def build_app(
         openapi_url="/openapi.json",
         # A redirect would be built from the Host header, which anybody may write.
         redirect_slashes=False,
+        # Its spans carry whole paths and queries: names of objects, and what people search for. See `tracing`.
+        telemetry={"tracing": False, "logs": False},
     )
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)

@@ -45,7 +45,7 @@ Fields = Annotated[
 Search = Annotated[
     str,
     Query(
-        max_length=500, description="Substring of name, labels, annotations and images, whatever its case."
+        max_length=256, description="Substring of name, labels, annotations and images, whatever its case."
     ),
 ]
 

@@ -19,8 +19,8 @@ import zstandard
 
 from kubelore.common.bus import Feed, FeedReset
 from kubelore.common.bus.feed_window import Position
-from kubelore.common.contracts.changes import Change, Gap, Record
-from kubelore.common.errors import Gone, KubeloreError
+from kubelore.common.contracts.changes import UNPUBLISHED, Change, Gap, Record
+from kubelore.common.errors import BadRequest, Gone, KubeloreError
 from kubelore.common.telemetry import get_logger
 from kubelore.gateway.event_stream import EventStream, Slots
 from kubelore.gateway.fanout import FanOut
@@ -60,10 +60,21 @@ class Watches:
         self.slots.check()
         self._roster.select(asked.clusters)
         types = await self._fan_out.resolve_types(asked.types) if asked.types else []
+        _refuse_unpublished(types)
         selection = Selection(types, asked.namespaces, asked.labels, asked.fields)
         since = str(Position.parse(asked.since)) if asked.since else await self._feed.position()
         stream = _Stream(self._feed, self._roster, selection, asked.clusters, since)
         return EventStream(stream.chunks(), self.slots)
+
+
+def _refuse_unpublished(types: list[str]) -> None:
+    """A stream that could never say anything must not look like a quiet one."""
+    silent = sorted(UNPUBLISHED.intersection(types))
+    if silent:
+        raise BadRequest(
+            f"{', '.join(silent)} are not in the stream of changes: they change all the time",
+            remedy="List them instead, again and again if need be.",
+        )
 
 
 class _Stream:
