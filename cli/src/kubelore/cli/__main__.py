@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kubelore {version('kubelore-cli')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and end.")
+    ] = False,
     url: Annotated[str, typer.Option(envvar="KUBELORE_URL", help="A running Kubelore.")] = "",
     token: Annotated[str, typer.Option(envvar="KUBELORE_TOKEN", help="Its token.")] = "",
     data: Annotated[

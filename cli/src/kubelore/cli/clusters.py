@@ -89,7 +89,7 @@ def add(
     }
     with connect(context) as api:
         contexts = _contexts(api, text, kube_context, all_contexts)
-        failed = 0
+        failed = 0 if contexts else 1
         for found in contexts:
             chosen = name or found["suggested_name"]
             body = {"name": chosen, "kubeconfig": text, "context": found["name"], **common}

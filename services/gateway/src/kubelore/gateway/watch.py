@@ -60,14 +60,14 @@ class Watches:
         self.slots.check()
         self._roster.select(asked.clusters)
         types = await self._fan_out.resolve_types(asked.types) if asked.types else []
-        _refuse_unpublished(types)
+        refuse_unpublished(types)
         selection = Selection(types, asked.namespaces, asked.labels, asked.fields)
         since = str(Position.parse(asked.since)) if asked.since else await self._feed.position()
         stream = _Stream(self._feed, self._roster, selection, asked.clusters, since)
         return EventStream(stream.chunks(), self.slots)
 
 
-def _refuse_unpublished(types: list[str]) -> None:
+def refuse_unpublished(types: list[str]) -> None:
     """A stream that could never say anything must not look like a quiet one."""
     silent = sorted(UNPUBLISHED.intersection(types))
     if silent:

@@ -14,6 +14,17 @@ import msgspec
 
 PARTITIONS = 16
 
+UNPUBLISHED = frozenset(
+    {
+        "leases.coordination.k8s.io",
+        "events",
+        "events.events.k8s.io",
+        "endpoints",
+        "endpointslices.discovery.k8s.io",
+    }
+)
+"""Types that are read but not published: they change all the time and tell nothing a person would restore."""
+
 Kind = Literal["observed", "created", "updated", "deleted"]
 
 
