@@ -232,7 +232,8 @@ class ClusterObserver:
         )
 
     def _status(self, types: set[str]) -> tuple[ObserverStatus, str | None]:
-        watches = [watch for name, watch in self._watches.items() if not types or name in types]
+        held = self._watches
+        watches = [held[name] for name in types if name in held] if types else list(held.values())
         if not self._contact.reachable.is_set():
             listed = self._discovered and (not watches or any(watch.listed for watch in watches))
             return ("stale" if listed else "error"), self._contact.error or "not reached yet"

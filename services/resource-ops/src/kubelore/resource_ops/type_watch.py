@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kubelore.common.bus import LeaseLost
-from kubelore.common.contracts.changes import Kind
+from kubelore.common.contracts.changes import UNPUBLISHED, Kind
 from kubelore.common.contracts.resources import TypeState
 from kubelore.common.errors import (
     BadRequest,
@@ -42,17 +42,6 @@ from kubelore.resource_ops.records import Manifest, RecordMaker
 from kubelore.resource_ops.rows import older, version
 
 log = get_logger(__name__)
-
-UNPUBLISHED = frozenset(
-    {
-        "leases.coordination.k8s.io",
-        "events",
-        "events.events.k8s.io",
-        "endpoints",
-        "endpointslices.discovery.k8s.io",
-    }
-)
-"""Types that are read but not published: they change all the time and tell nothing a person would restore."""
 
 PAGE = 500
 BREATH = 25
