@@ -76,7 +76,10 @@ async def test_one_object_that_cannot_be_read_does_not_hide_the_others(bench) ->
 
 
 async def test_a_type_that_fails_as_nobody_expected_stops_no_other(bench) -> None:
+    attempts: list[float] = []
+
     async def broken_disk(key: str, content: bytes) -> None:
+        attempts.append(asyncio.get_running_loop().time())
         raise RuntimeError("the disk is on fire")
 
     bench.put_blob = broken_disk
@@ -87,7 +90,16 @@ async def test_a_type_that_fails_as_nobody_expected_stops_no_other(bench) -> Non
         await bench.client.create(SECRETS, "default", manifest)
         await bench.until_told(("created", "s"), type_name="secrets")
         assert not bench.running.done()
-        assert "unexpected error" in (observer.state(["configmaps"]).error or "")
+        seen: set[tuple[str, str]] = set()
+
+        async def tried_again() -> bool:
+            state = observer.state(["configmaps"])
+            seen.add((state.status, (state.error or "").rpartition(" ")[0]))
+            return len(attempts) >= 5
+
+        await wait_for(tried_again, "five attempts", every=0.01)
+        assert seen == {("stale", "configmaps: unexpected error")}
+        assert attempts[4] - attempts[3] > 0.5
 
 
 async def test_a_store_that_was_away_delays_a_large_change_and_loses_none(bench) -> None:

@@ -108,6 +108,8 @@ class TypeWatch:
         self._setbacks = 0
         self._relists = 0
         self._unreadable = 0
+        self._stuck = False
+        """Whether an event has arrived that could not be taken yet: it will come again."""
 
     def state(self) -> TypeState:
         """How this type stands, for the observer's report."""
@@ -180,14 +182,18 @@ class TypeWatch:
             # A watch that is refused slowly would look live until then, so something small is asked first.
             await self._around.client.list(self.type, limit=1)
         # Said before the first event, since a quiet type may have none for a minute.
-        self._report_live()
+        if not self._stuck:
+            self._report_live()
         opened, heard = time.monotonic(), False
         async with aclosing(self._around.client.watch(self.type, rv=self.rv)) as events:
             async for event in events:
-                heard = True
-                self._setbacks = self._relists = 0
+                heard = self._stuck = True
                 self._around.contact.heard()
                 await self._take(event)
+                self._setbacks = self._relists = 0
+                self._stuck = False
+                if self.status != "live":
+                    self._report_live()
         if time.monotonic() - opened < 1.0:
             await asyncio.sleep(random.uniform(0.2, 1.0) if heard else self._backoff())  # noqa: S311
 
