@@ -110,7 +110,7 @@ async def test_objects_of_both_clusters_come_in_one_table(cli) -> None:
     said = await cli("get", "ns", "-A", "-c", "tag:typed")
     assert said.code == 0, said.err
     lines = [line.split() for line in said.out.splitlines()]
-    assert lines[0] == ["CLUSTER", "NAMESPACE", "NAME", "STATUS", "AGE"]
+    assert lines[0] == ["CLUSTER", "NAME", "STATUS", "AGE"]
     assert {line[0] for line in lines[1:]} == {"left", "right"}
 
 
