@@ -23,7 +23,7 @@ bootstrap: ## make the environment, with what tests and linters need
 	@$(PYTHON) bootstrap.py --dev
 
 test: lint ## the whole suite, real servers included (ARGS="-k name -x ...")
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(if $(CI),--reruns 1) $(ARGS)
 
 lint: bootstrap ## ruff, basedpyright, import-linter
 	$(BIN)/ruff check
