@@ -148,6 +148,17 @@ class Witness:
 
         return arrived
 
+    def has_all_but_gaps(self, writer: Writer) -> Callable[[], Awaitable[bool]]:
+        """A condition: every confirmed write has arrived, or was made behind a recorded gap's last version."""
+
+        async def arrived() -> bool:
+            gaps = [int(gap.after_rv) for gap in self.gaps if gap.type == "configmaps"]
+            missing = set(writer.written) - self.versions()
+            unsaid = writer.deleted - self.deleted()
+            return all(gaps and int(rv) > min(gaps) for _, rv in missing) and (not unsaid or bool(gaps))
+
+        return arrived
+
     def assert_in_order(self) -> None:
         """Changes arrived first in the order in which the API server made them."""
         told = [int(change.rv) for change in self.changes if change.kind != "observed"]

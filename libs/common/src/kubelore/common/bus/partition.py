@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from kubelore.common.bus.connection import Bus
 from kubelore.common.bus.leases import Lease
 from kubelore.common.bus.parked import Parked, park
-from kubelore.common.bus.pull import PullReader
+from kubelore.common.bus.pull import NumberedReader
 from kubelore.common.bus.streams import CHANGES, partition_consumer
 from kubelore.common.contracts.changes import Record
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, TooManyRequests, Unavailable
@@ -90,7 +90,7 @@ class Partition:
         # What an earlier holder was given and did not acknowledge would come late, behind newer
         # messages; a reset delivers everything behind the last acknowledgement again, in order.
         await self._bus.jetstream(f"CONSUMER.RESET.{CHANGES}.{self._durable}")
-        async with PullReader(self._bus, CHANGES, self._durable) as reader:
+        async with NumberedReader(self._bus, CHANGES, self._durable) as reader:
             while True:
                 messages = await reader.read(_POLL_S)
                 self.lease.check()

@@ -142,18 +142,16 @@ async def open_ordered(bus: Bus, stream: str, **config: Any) -> tuple[str, int]:
     return name, made.get("num_pending", 0)
 
 
-class OrderedReader(PullReader):
-    """A reader that refuses to go on when a message got lost between server and here."""
+class NumberedReader(PullReader):
+    """A reader of a consumer that begins now, which refuses to go on when a message got lost on its way here.
 
-    def __init__(self, bus: Bus, stream: str, consumer: str) -> None:
-        super().__init__(bus, stream, consumer, batch=256)
-        self._stream = stream
+    What was in flight when the server or the connection died would otherwise
+    come again only after newer messages, and acknowledging those would drop it.
+    """
+
+    def __init__(self, bus: Bus, stream: str, consumer: str, *, batch: int = 64) -> None:
+        super().__init__(bus, stream, consumer, batch=batch)
         self._sequence = 0
-
-    async def __aexit__(self, *details: object) -> None:
-        await super().__aexit__(*details)
-        with suppress(KubeloreError):
-            await self._bus.jetstream(f"CONSUMER.DELETE.{self._stream}.{self._consumer}", deadline_s=1.0)
 
     async def read(self, wait_s: float) -> list[Msg]:
         """As PullReader.read; raises ReaderLost when the consumer's own numbering has a gap."""
@@ -164,3 +162,16 @@ class OrderedReader(PullReader):
                 raise ReaderLost(f"message {self._sequence + 1} of {self._consumer} got lost, {number} came")
             self._sequence = number
         return messages
+
+
+class OrderedReader(NumberedReader):
+    """Reads a short-lived consumer (`open_ordered`), and removes it at the end."""
+
+    def __init__(self, bus: Bus, stream: str, consumer: str) -> None:
+        super().__init__(bus, stream, consumer, batch=256)
+        self._stream = stream
+
+    async def __aexit__(self, *details: object) -> None:
+        await super().__aexit__(*details)
+        with suppress(KubeloreError):
+            await self._bus.jetstream(f"CONSUMER.DELETE.{self._stream}.{self._consumer}", deadline_s=1.0)
