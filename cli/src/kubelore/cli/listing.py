@@ -32,7 +32,8 @@ class Answer:
 def ask(api: Api, target: Target, query: dict[str, Any], limit: int = 0) -> list[Answer]:
     """The objects of one target; one answer a type where the table view would mix the columns of several."""
     whole = _ask(api, target, query, limit)
-    if query["view"] != "table" or len(whole.types) < 2:
+    mixed = "," in target.types or len(whole.types) > 1
+    if query["view"] != "table" or not mixed or not whole.items:
         return [whole]
     parts = [_ask(api, Target(kind, target.names), query, limit) for kind in whole.types]
     parts[-1].missing = whole.missing
