@@ -246,3 +246,12 @@ async def test_a_connection_test_tells_its_steps_and_never_raises_for_the_cluste
     bad = await registry.bus.request(clusters.TEST, ClusterRef("prod"))
     assert not bad.ok
     assert any(step.ok is False and step.remedy for step in bad.steps)
+
+
+async def test_namespaces_that_limit_what_is_observed_go_along_with_the_credentials(registry) -> None:
+    added = await registry.add("prod", namespaces=["shop", "cart", "shop"])
+    assert added.namespaces == ["cart", "shop"]
+    credentials = await registry.bus.request(clusters.CREDENTIALS, ClusterRef("prod"))
+    assert credentials.namespaces == ["cart", "shop"]
+    with pytest.raises(BadRequest):
+        await registry.add("other", namespaces=["Shop"])

@@ -28,13 +28,14 @@ from kubelore.common.contracts.clusters import (
     Removed,
     cluster_event_subject,
 )
-from kubelore.common.contracts.identity import check_cluster_name
+from kubelore.common.contracts.identity import check_cluster_name, check_namespaces
 from kubelore.common.crypto import Keyring
 from kubelore.common.errors import AlreadyExists, Conflict, IntegrityError, Invalid, KubeloreError
 from kubelore.common.kube import (
     AddressPolicy,
     ClusterAccess,
     KubeClient,
+    earliest_expiry,
     inspect_kubeconfig,
     read_kubeconfig,
 )
@@ -75,6 +76,7 @@ class Registry:
         UpstreamError when it is none.
         """
         name = check_cluster_name(request.name)
+        namespaces = check_namespaces(request.namespaces)
         if await self._repository.exists(name):
             raise _name_taken(name)
         text = self._opened(request.sealed.kubeconfig, name)
@@ -83,6 +85,7 @@ class Registry:
         introduction = await meet(access, self._policy)
         generation = await self._next_generation(request, introduction.uid)
         cluster = _introduced(request, access, introduction, generation)
+        cluster.namespaces = namespaces
         await self._insert(cluster, access, exclusive=not request.allow_duplicate)
         await self._announce(cluster, "added", request.actor)
         return cluster
@@ -121,6 +124,7 @@ class Registry:
             generation=cluster.generation,
             kube_system_uid=cluster.kube_system_uid,
             sealed=sealed,
+            namespaces=cluster.namespaces,
         )
 
     def access(self, cluster: ClusterConnection, sealed: bytes) -> ClusterAccess:
@@ -202,9 +206,15 @@ def _introduced(
         tags=sorted(set(request.tags)),
         group=request.group,
         description=request.description,
+        credentials_expire_at=_expiry(access),
         kube_system_uid=introduction.uid,
         generation=generation,
     )
+
+
+def _expiry(access: ClusterAccess) -> str | None:
+    expires = earliest_expiry(access)
+    return iso_utc(expires.timestamp()) if expires else None
 
 
 def _name_taken(name: str) -> AlreadyExists:

@@ -68,6 +68,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
                 group=body.group or "",
                 tags=body.tags,
                 description=body.description or "",
+                namespaces=body.namespaces,
                 allow_duplicate=body.allow_duplicate,
                 new_history=body.new_history,
             ),

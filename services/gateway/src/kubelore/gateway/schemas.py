@@ -16,6 +16,9 @@ Line = Annotated[str, StringConstraints(max_length=200, pattern=LINE)]
 Text = Annotated[str, StringConstraints(max_length=2000, pattern=r"^(?:[^\x00-\x1f\x7f-\x9f]|[\n\t])*$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f\x7f-\x9f,]*$")]
 """A group or a tag: `clusters=` lists them with commas."""
+Namespace = Annotated[
+    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+]
 Kubeconfig = Annotated[str, StringConstraints(max_length=1_000_000)]
 
 
@@ -33,6 +36,9 @@ class AddClusterBody(BaseModel):
     group: Word | None = None
     tags: list[Word] = Field([], max_length=50)
     description: Text | None = None
+    namespaces: list[Namespace] = Field(
+        [], max_length=100, description="Observe these alone; empty means the whole cluster."
+    )
     allow_duplicate: bool = Field(
         False, description="Add a cluster that is onboarded under another name already."
     )
@@ -71,6 +77,10 @@ class Cluster(BaseModel):
     tags: list[str]
     group: str
     description: str
+    namespaces: list[str] = Field(description="What of it is observed; empty means all.")
+    credentials_expire_at: datetime | None = Field(
+        description="When the client certificate or the token stops working, where one of them says."
+    )
 
 
 class ClusterList(BaseModel):

@@ -41,9 +41,13 @@ class ClusterConnection(msgspec.Struct, kw_only=True, omit_defaults=False):
     tags: list[str] = []
     group: str = ""
     description: str = ""
+    namespaces: list[str] = []
+    """What of the cluster is observed; empty means all of it."""
+    credentials_expire_at: str | None = None
+    """When the first of the client certificate and the token stops working; None when neither says."""
     kube_system_uid: str = ""
     generation: int = 1
-    """Rises with every change of credentials; an observer reconnects when it does."""
+    """Rises with every change of credentials or namespaces; an observer reconnects when it does."""
 
 
 class Sealed(msgspec.Struct):
@@ -65,6 +69,8 @@ class AddCluster(msgspec.Struct, kw_only=True):
     group: str = ""
     tags: list[str] = []
     description: str = ""
+    namespaces: list[str] = []
+    """Observe these alone, for credentials that reach no further; empty means the whole cluster."""
     allow_duplicate: bool = False
     new_history: bool = False
 
@@ -162,6 +168,8 @@ class Credentials(msgspec.Struct, kw_only=True):
     generation: int
     kube_system_uid: str
     sealed: bytes
+    namespaces: list[str] = []
+    """What may be observed; empty means the whole cluster."""
 
 
 class PublicKey(msgspec.Struct):

@@ -8,6 +8,7 @@ objects do), hence ids are split from the left a fixed number of times.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -29,6 +30,26 @@ def check_cluster_name(name: str) -> str:
             remedy="Use lower-case letters, digits and '-', at most 63, starting and ending with a letter or digit.",
         )
     return name
+
+
+MAX_NAMESPACES = 100
+
+
+def check_namespaces(names: Iterable[str]) -> list[str]:
+    """The names sorted, each once, when all are names of namespaces (RFC 1123 labels).
+
+    Raises BadRequest for one that is none, and for more than 100.
+    """
+    found = sorted(set(names))
+    for name in found:
+        if not _DNS_LABEL.match(name):
+            raise BadRequest(f"{name[:80]!r} is no name of a namespace")
+    if len(found) > MAX_NAMESPACES:
+        raise BadRequest(
+            f"{len(found)} namespaces are more than the {MAX_NAMESPACES} that can be named",
+            remedy="Give credentials that may list the whole cluster, and name no namespaces.",
+        )
+    return found
 
 
 def slug(name: str) -> str:

@@ -10,6 +10,7 @@ else in Kubelore talks to an API server.
 from kubelore.common.kube.access import ClusterAccess, ExecCommand
 from kubelore.common.kube.addresses import AddressPolicy
 from kubelore.common.kube.client import KubeClient
+from kubelore.common.kube.credentials import earliest_expiry
 from kubelore.common.kube.discovery import Discovery
 from kubelore.common.kube.errors import WatchListUnsupported, WatchSilent
 from kubelore.common.kube.exec import Channel, ExecStream
@@ -36,6 +37,7 @@ __all__ = [
     "WatchListUnsupported",
     "WatchSilent",
     "decode_meta",
+    "earliest_expiry",
     "inline_kubeconfig",
     "inspect_kubeconfig",
     "metadata_only",
