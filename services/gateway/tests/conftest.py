@@ -343,7 +343,15 @@ class World:
                 yield events
 
 
-def change(kind: Kind, found: str, rv: str = "1", *, was: Was | None = None, **metadata: Any) -> Change:
+def change(
+    kind: Kind,
+    found: str,
+    rv: str = "1",
+    *,
+    was: Was | None = None,
+    old_rv: str | None = None,
+    **metadata: Any,
+) -> Change:
     """A change of the object `found` (an id), as an observer publishes it."""
     cluster, type_name, namespace, name = found.split(":", 3)
     body = {
@@ -358,6 +366,7 @@ def change(kind: Kind, found: str, rv: str = "1", *, was: Was | None = None, **m
         kind=kind,
         rv=rv,
         at=0.0,
+        old_rv=old_rv if old_rv is not None else "0" * (kind == "updated"),
         object=zstandard.compress(json.dumps(body).encode()),
         was=was,
     )

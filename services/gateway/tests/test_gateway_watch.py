@@ -118,6 +118,22 @@ async def test_what_enters_and_leaves_the_selector_is_added_and_removed(world, w
         ]
 
 
+async def test_what_may_have_left_the_selection_while_nobody_observed_is_removed(
+    world, watching, make_change
+) -> None:
+    replica = await world.replica("one")
+    web, api = {"app": "web"}, {"app": "api"}
+    async with watching(labels="app=web") as events:
+        await replica.publish(
+            "one",
+            make_change("updated", "one:pods:a:x", "4", labels=api, old_rv=""),
+            make_change("updated", "one:pods:a:y", "5", labels=web, old_rv=""),
+            make_change("updated", "one:pods:a:x", "6", labels=api, old_rv="4"),
+            make_change("created", "one:pods:a:z", "7", labels=web),
+        )
+        assert await told(events, 3) == [("removed", "x"), ("modified", "y"), ("added", "z")]
+
+
 async def test_a_watch_begins_where_a_list_ended(world, watching, make_change) -> None:
     replica = await world.replica("one")
     await replica.publish("one", make_change("created", "one:pods:a:before"))

@@ -72,6 +72,23 @@ async def test_replayed_changes_name_the_version_before_them_and_never_a_later_o
         assert (created.old_rv, updated.old_rv, deleted.old_rv) == ("", created.rv, updated.rv)
 
 
+async def test_replayed_changes_say_what_selectors_matched_before_where_that_is_known(bench) -> None:
+    async with bench.observing():
+        await bench.create("one", labels={"tier": "front"})
+        await bench.until_told(("created", "one"))
+    bench.published.records.clear()
+    for tier in ("middle", "middle", "back"):
+        await bench.patch("one", {"metadata": {"labels": {"tier": tier}}, "data": {"k": tier}})
+    await bench.patch("one", {"data": {"k": "more"}})
+    async with bench.observing():
+        await wait_for(lambda: _told(bench, 3), "the replay")
+        first, second, third = bench.published.changes()
+        assert (first.old_rv, first.was) == ("", None)
+        assert second.was is not None
+        assert second.was.labels == {"tier": "middle"}
+        assert (third.old_rv, third.was) == (second.rv, None)
+
+
 async def test_a_first_list_that_had_to_begin_again_is_a_gap(bench) -> None:
     for number in range(600):
         manifest = {"metadata": {"name": f"c-{number:04}", "namespace": "default"}, "data": {}}

@@ -76,7 +76,8 @@ class Selection:
             return Seen(_HAPPENINGS[change.kind], raw) if now else None
         if now:
             return Seen("modified" if before else "added", raw)
-        return Seen("removed", raw) if before else None
+        # A replayed update that names no version before it may have left: who never had it loses nothing.
+        return Seen("removed", raw) if before or not change.old_rv else None
 
     def _matches(self, labels: dict[str, str], fields: dict[str, str]) -> bool:
         return self._labels.matches(labels) and self._fields.matches(fields)

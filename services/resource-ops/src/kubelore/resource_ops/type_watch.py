@@ -33,12 +33,13 @@ from kubelore.common.errors import (
     Unsupported,
     UpstreamError,
 )
-from kubelore.common.kube import KubeClient, ListPage, ObjectMeta, ResourceType, WatchEvent
+from kubelore.common.kube import KubeClient, ListPage, ResourceType, WatchEvent
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
 from kubelore.resource_ops.read_model import ClusterModel, Listing
 from kubelore.resource_ops.records import Manifest, RecordMaker
+from kubelore.resource_ops.replay import Replay
 from kubelore.resource_ops.rows import older, version
 
 log = get_logger(__name__)
@@ -297,31 +298,10 @@ class TypeWatch:
             was = upserted.was
             old_rv = upserted.old_rv if upserted.kind == "updated" else ""
         if self._publishes:
-            old_rv = self._replay.before(manifest.meta) or old_rv
+            if (before := self._replay.pass_by(self.type.name, manifest)) is not None:
+                old_rv, was = before.rv, before.was
             change = await around.records.change(self.type, manifest, kind, old_rv=old_rv, was=was)
             await around.changes.append(change)
-            self._replay.passed(manifest.meta)
-
-
-class Replay:
-    """The versions that went by while changes are replayed which the model, filled by a list, is ahead of."""
-
-    def __init__(self, until: str = "") -> None:
-        self._until = version(until)
-        self._last: dict[str, str] | None = {} if until else None
-
-    def before(self, meta: ObjectMeta) -> str:
-        """The version that went by before this one of the same object; empty when none did."""
-        return self._last.get(meta.uid, "") if self._last else ""
-
-    def passed(self, meta: ObjectMeta) -> None:
-        """Remember one that goes by; forget all once the model is no longer ahead."""
-        if self._last is None:
-            return
-        if older(version(meta.resource_version), self._until):
-            self._last[meta.uid] = meta.resource_version
-        else:
-            self._last = None
 
 
 def _jittered(seconds: float) -> float:

@@ -29,7 +29,11 @@ Kind = Literal["observed", "created", "updated", "deleted"]
 
 
 class Was(msgspec.Struct, array_like=True):
-    """What a selector could have matched before an update; sent only when it differs from now."""
+    """What a selector could have matched before an update; sent only when it differs from now.
+
+    An update without `old_rv` is one whose past is not known (replayed from a
+    checkpoint): then a missing `was` says nothing.
+    """
 
     labels: dict[str, str]
     fields: dict[str, str]
