@@ -48,7 +48,7 @@ def row_of(name: str, setting: FieldInfo) -> str:
     default: Any = setting.get_default(call_default_factory=True)
     if isinstance(default, SecretStr):
         default = default.get_secret_value()
-    if isinstance(default, bool | list):
+    if isinstance(default, bool | list | dict):
         default = json.dumps(default)
     described = str(setting.description)
     if name not in CommonSettings.model_fields:

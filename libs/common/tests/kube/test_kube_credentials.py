@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import ssl
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
+from pydantic import SecretStr
 
 from kubelore.common.errors import KubeconfigRefused, Unauthenticated
 from kubelore.common.kube import (
@@ -28,13 +31,16 @@ from kubelore.common.kube import (
 )
 from kubelore.common.kube.credential_plugin import CredentialPlugin
 from kubelore.common.kube.tls import tls_context
+from kubelore.common.settings import CommonSettings
 
 V1 = "client.authentication.k8s.io/v1"
 
 
-def plugin(script: str) -> CredentialPlugin:
+def plugin(script: str, **environment: str) -> CredentialPlugin:
     access = ClusterAccess(server="https://api.example.com", ca_pem=b"ca")
-    return CredentialPlugin(access, ExecCommand(argv=(sys.executable, "-c", script), api_version=V1))
+    return CredentialPlugin(
+        access, ExecCommand(argv=(sys.executable, "-c", script), api_version=V1), environment
+    )
 
 
 def printing(token: str, expires: datetime | None = None) -> str:
@@ -90,15 +96,39 @@ async def test_a_plugin_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp
         os.kill(int(pid.read_text()), 0)
 
 
-async def test_a_plugin_sees_no_setting_of_kubelore(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plugin_sees_only_what_the_operator_sets_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBELORE_NATS_PASSWORD", "hunter2")
-    monkeypatch.setenv("AWS_PROFILE", "prod")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-somebody-else")
     script = (
-        "import os, json; e = os.environ;"
-        "t = f\"{e.get('KUBELORE_NATS_PASSWORD')}-{e['AWS_PROFILE']}-{'KUBERNETES_EXEC_INFO' in e}\";"
-        'print(json.dumps({"status": {"token": t}}))'
+        "import os, json; found = sorted(set(os.environ) - {'LC_CTYPE'});"
+        'print(json.dumps({"status": {"token": ",".join(found) + os.environ["AWS_PROFILE"]}}))'
     )
-    assert await plugin(script).token() == "None-prod-True"
+    assert await plugin(script, AWS_PROFILE="prod").token() == "AWS_PROFILE,KUBERNETES_EXEC_INFOprod"
+
+
+async def test_a_command_that_is_no_longer_allowed_no_longer_connects() -> None:
+    access = ClusterAccess(
+        server="https://api.example.com", exec=ExecCommand(argv=("/bin/aws", "x"), api_version=V1)
+    )
+    await KubeClient(access, AddressPolicy(exec_allowed=("/bin/aws x",))).close()
+    with pytest.raises(KubeconfigRefused, match="does not allow"):
+        KubeClient(access, AddressPolicy())
+
+
+@pytest.mark.parametrize("command", ["aws eks get-token", "./aws x", "", "/bin/aws 'x"])
+def test_settings_take_commands_by_absolute_paths_only(command: str) -> None:
+    with pytest.raises(ValueError, match=r"absolute path|into words"):
+        CommonSettings(allowed_exec_commands=[command])
+
+
+def test_settings_name_the_whole_environment_of_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBELORE_EXEC_ENVIRONMENT", '{"HOME": "/var/lib/kubelore", "AWS_TOKEN": "hunter2"}')
+    settings = CommonSettings()
+    policy = AddressPolicy.from_settings(settings)
+    assert dict(policy.exec_environment) == {"HOME": "/var/lib/kubelore", "AWS_TOKEN": "hunter2"}
+    assert "hunter2" not in repr(settings) + repr(policy)
+    with pytest.raises(ValueError, match="environment variable"):
+        CommonSettings(exec_environment={"A=B": SecretStr("x")})
 
 
 async def test_a_plugins_token_that_is_refused_is_asked_for_again(
@@ -117,7 +147,8 @@ async def test_a_plugins_token_that_is_refused_is_asked_for_again(
     )
     access = api.access
     access.token, access.exec = "", ExecCommand(argv=(sys.executable, "-c", script), api_version=V1)
-    async with KubeClient(access, lenient) as client:
+    allowed = replace(lenient, exec_allowed=(shlex.join(access.exec.argv),))
+    async with KubeClient(access, allowed) as client:
         with pytest.raises(Unauthenticated):
             await client.version()
         assert await client.version() == {"gitVersion": "v1"}

@@ -62,10 +62,10 @@ def test_no_credential_shows_in_a_repr(kubeconfig: Write, authority: Any) -> Non
 
 EKS = {
     "apiVersion": "client.authentication.k8s.io/v1beta1",
-    "command": "aws",
+    "command": "/usr/local/bin/aws",
     "args": ["--region", "eu-west-1", "eks", "get-token", "--cluster-name", "prod"],
 }
-ALLOWED = AddressPolicy(exec_allowed=("aws --region * eks get-token --cluster-name *",))
+ALLOWED = AddressPolicy(exec_allowed=("/usr/local/bin/aws --region * eks get-token --cluster-name *",))
 
 
 def test_exec_is_refused(kubeconfig: Write) -> None:
@@ -79,13 +79,14 @@ def test_exec_beside_a_token_is_refused_as_well(kubeconfig: Write) -> None:
 def test_the_very_command_that_the_operator_allows_is_taken(kubeconfig: Write) -> None:
     access = read_kubeconfig(kubeconfig(user={"exec": EKS}), None, ALLOWED)
     assert access.exec is not None
-    assert access.exec.argv == ("aws", *EKS["args"])
+    assert access.exec.argv == ("/usr/local/bin/aws", *EKS["args"])
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {"command": "/tmp/aws"},
+        {"command": "aws"},
         {"command": "sh", "args": ["-c", "aws --region x eks get-token --cluster-name y"]},
         {"args": [*EKS["args"], "--endpoint-url", "https://evil.example.com"]},
         {"args": ["--region", "--debug", "eks", "get-token", "--cluster-name", "prod"]},
@@ -100,6 +101,12 @@ def test_the_very_command_that_the_operator_allows_is_taken(kubeconfig: Write) -
 )
 def test_anything_else_than_that_command_is_refused(kubeconfig: Write, changed: dict[str, Any]) -> None:
     assert refusal(kubeconfig(user={"exec": EKS | changed}), ALLOWED).code == "exec"
+
+
+def test_every_refusal_of_a_program_names_the_way_in(kubeconfig: Write) -> None:
+    for user in ({"exec": EKS}, {"auth-provider": {"name": "gcp"}}, {"exec": EKS | {"env": [{"name": "A"}]}}):
+        remedy = refusal(kubeconfig(user=user)).remedy or ""
+        assert "kubelore clusters add --create-service-account" in remedy
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ a JSON or YAML file; the environment wins over it, and defaults come last.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import yaml
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 
@@ -44,13 +45,42 @@ class CommonSettings(BaseSettings):
     )
     allowed_exec_commands: list[str] = Field(
         default_factory=list,
-        description="Command lines of credential plugins that a kubeconfig may name; a word `*` stands for one plain word.",
+        description="Command lines of credential plugins that a kubeconfig may name, each with the program's "
+        "absolute path; a word `*` stands for one plain word.",
+    )
+    exec_environment: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="The whole environment of credential plugins, as a JSON object; nothing else is passed on.",
     )
     log_format: str = Field(default="json", description="json or console.")
     log_level: str = Field(default="info", description="debug, info, warning or error.")
     otlp_endpoint: str = Field(
         default="", description="OTLP/HTTP endpoint for traces and metrics; none when empty."
     )
+
+    @field_validator("allowed_exec_commands")
+    @classmethod
+    def _full_command_lines(cls, commands: list[str]) -> list[str]:
+        """A command that is looked up on a PATH is whatever lies there first, so only absolute paths are taken."""
+        for command in commands:
+            try:
+                words = shlex.split(command)
+            except ValueError as error:
+                raise ValueError(f"{command!r} cannot be split into words: {error}") from error
+            if not words or not words[0].startswith("/"):
+                raise ValueError(
+                    f"{command!r} does not begin with an absolute path: write the program's whole path, "
+                    "such as /usr/local/bin/aws, and every argument"
+                )
+        return commands
+
+    @field_validator("exec_environment")
+    @classmethod
+    def _names_of_variables(cls, variables: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in variables.items():
+            if not name or "=" in name or "\0" in name or "\0" in value.get_secret_value():
+                raise ValueError(f"{name!r} cannot be an environment variable")
+        return variables
 
     @classmethod
     def settings_customise_sources(

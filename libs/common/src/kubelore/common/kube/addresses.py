@@ -15,7 +15,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -61,11 +61,13 @@ class AddressPolicy:
 
     `exec_allowed` holds whole command lines of credential plugins, as
     `kubelore.common.kube.credential_plugin` matches them; none by default.
+    `exec_environment` is the whole environment that they run in.
     """
 
     allow_private: bool = False
     allow_insecure_tls: bool = False
     exec_allowed: tuple[str, ...] = ()
+    exec_environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def from_settings(cls, settings: CommonSettings) -> AddressPolicy:
@@ -74,6 +76,9 @@ class AddressPolicy:
             allow_private=settings.allow_private_addresses,
             allow_insecure_tls=settings.allow_insecure_tls,
             exec_allowed=tuple(settings.allowed_exec_commands),
+            exec_environment=tuple(
+                (name, value.get_secret_value()) for name, value in settings.exec_environment.items()
+            ),
         )
 
 

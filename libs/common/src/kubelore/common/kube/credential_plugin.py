@@ -1,20 +1,23 @@
 """Credential plugins (`users[].user.exec`): refused, unless the operator allows that very command line.
 
-An allowed command line is written in the settings as one would type it, for
-example `aws --region * eks get-token --cluster-name * --output json`. Every
-word must be equal; a word `*` stands for one word of letters, digits, `.`, `_`
-and `-` that does not begin with `-`, so that neither an option nor a path can
-take its place. The command runs without a shell, with a deadline, and the
-kubeconfig may not set its environment.
+An allowed command line is written in the settings as one would type it, with
+the program's absolute path, for example
+`/usr/local/bin/aws --region * eks get-token --cluster-name * --output json`.
+Every word must be equal; a word `*` stands for one word of letters, digits, `.`,
+`_` and `-` that does not begin with `-`, so that neither an option nor a path can
+take its place. The command runs without a shell, with a deadline. Its environment
+is what the settings say and nothing else: neither the kubeconfig's nor this
+process' own, which holds passwords. It is checked again whenever a connection is
+made, so that a command which is no longer allowed no longer runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import shlex
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +29,12 @@ from kubelore.common.kube.addresses import AddressPolicy
 
 PLUGIN_DEADLINE_S = 15.0
 MAX_PLUGIN_OUTPUT = 256 * 1024
+CREATE_SERVICE_ACCOUNT = (
+    "run `kubelore clusters add --create-service-account` where kubectl reaches the cluster: "
+    "it makes a service account with a token that Kubelore renews"
+)
+"""The way in for kubeconfigs that need a program to run."""
+
 _ASSUMED_LIFE = timedelta(minutes=5)
 _REFRESH_BEFORE = timedelta(minutes=1)
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -57,10 +66,11 @@ def check_exec(section: dict[str, Any], policy: AddressPolicy) -> ExecCommand:
     except msgspec.ValidationError as error:
         raise _refused(f"its exec section cannot be read: {error}") from error
     argv = (wanted.command, *(wanted.args or ()))
-    if not any(_matches(shlex.split(allowed), argv) for allowed in policy.exec_allowed):
-        raise _refused("it names a command to run (exec), which this installation does not allow")
+    check_allowed(argv, policy)
     if wanted.env:
-        raise _refused("its command brings environment variables; the operator sets them for the service")
+        raise _refused(
+            "its command brings environment variables; those are set by the operator (KUBELORE_EXEC_ENVIRONMENT)"
+        )
     if wanted.api_version not in _API_VERSIONS or wanted.interactive_mode == "Always":
         raise _refused("its command needs a terminal, or speaks an API version that is no longer served")
     return ExecCommand(
@@ -68,6 +78,12 @@ def check_exec(section: dict[str, Any], policy: AddressPolicy) -> ExecCommand:
         api_version=wanted.api_version or _API_VERSIONS[0],
         provide_cluster_info=bool(wanted.provide_cluster_info),
     )
+
+
+def check_allowed(argv: tuple[str, ...], policy: AddressPolicy) -> None:
+    """Raise KubeconfigRefused (`exec`) unless the policy allows this command line, word for word."""
+    if not any(_matches(shlex.split(allowed), argv) for allowed in policy.exec_allowed):
+        raise _refused("it names a command to run (exec), which this installation does not allow")
 
 
 def _matches(pattern: list[str], argv: tuple[str, ...]) -> bool:
@@ -83,17 +99,18 @@ def _refused(why: str) -> KubeconfigRefused:
     return KubeconfigRefused(
         f"the user cannot be used: {why}",
         code="exec",
-        remedy="use a service account's token, or let the operator add the exact command line "
-        "to KUBELORE_ALLOWED_EXEC_COMMANDS",
+        remedy=f"{CREATE_SERVICE_ACCOUNT}; or let the operator add the exact command line, with the program's "
+        "absolute path, to KUBELORE_ALLOWED_EXEC_COMMANDS",
     )
 
 
 class CredentialPlugin:
     """Runs an allowed command when a token is needed, and keeps the token until shortly before it expires."""
 
-    def __init__(self, access: ClusterAccess, command: ExecCommand) -> None:
+    def __init__(self, access: ClusterAccess, command: ExecCommand, environment: Mapping[str, str]) -> None:
         self._access = access
         self._command = command
+        self._environment = environment
         self._lock = asyncio.Lock()
         self._token = ""
         self._fresh_until = datetime.min.replace(tzinfo=UTC)
@@ -120,7 +137,7 @@ class CredentialPlugin:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env={**_outside_environment(), "KUBERNETES_EXEC_INFO": self._exec_info()},
+                env={**self._environment, "KUBERNETES_EXEC_INFO": self._exec_info()},
             )
         except OSError as error:
             raise _plugin_failed(name, f"cannot be started ({error.strerror})") from error
@@ -149,11 +166,6 @@ class CredentialPlugin:
             }
         info = {"apiVersion": self._command.api_version, "kind": "ExecCredential", "spec": spec}
         return msgspec.json.encode(info).decode()
-
-
-def _outside_environment() -> dict[str, str]:
-    """This process' environment without Kubelore's own settings, which hold passwords."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("KUBELORE_")}
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -22,7 +22,7 @@ from kubelore.common.errors import KubeconfigRefused, KubeloreError
 from kubelore.common.kube.access import ClusterAccess
 from kubelore.common.kube.addresses import AddressPolicy, check_server_name, check_url
 from kubelore.common.kube.cluster_name import suggest_names
-from kubelore.common.kube.credential_plugin import check_exec
+from kubelore.common.kube.credential_plugin import CREATE_SERVICE_ACCOUNT, check_exec
 from kubelore.common.kube.credentials import (
     certificate_expiry,
     check_authority,
@@ -260,7 +260,7 @@ def _refuse_followed(user: _User) -> None:
         raise KubeconfigRefused(
             "auth-provider runs code of the machine that reads the kubeconfig",
             code="auth-provider",
-            remedy="use a service account's token, or a client certificate",
+            remedy=f"{CREATE_SERVICE_ACCOUNT}; or use a client certificate",
         )
     if user.username or user.password:
         raise KubeconfigRefused(

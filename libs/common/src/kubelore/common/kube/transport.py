@@ -23,7 +23,7 @@ from yarl import URL
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, TooLarge, Unauthenticated
 from kubelore.common.kube.access import ClusterAccess
 from kubelore.common.kube.addresses import AddressPolicy, PolicyResolver, check_url, open_socket
-from kubelore.common.kube.credential_plugin import CredentialPlugin
+from kubelore.common.kube.credential_plugin import CredentialPlugin, check_allowed
 from kubelore.common.kube.errors import connection_error, status_error
 from kubelore.common.kube.tls import tls_context
 
@@ -100,7 +100,7 @@ class Transport:
         self.host = parts.hostname or ""
         self._tls = tls_context(access)
         self._extra_headers = headers
-        self._plugin = CredentialPlugin(access, access.exec) if access.exec else None
+        self._plugin = _plugin(access, policy)
         self._base = access.server.rstrip("/")
         self._requests: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
@@ -306,6 +306,14 @@ class Transport:
         except KubeloreError as error:
             return error if error.status == generic.status else generic
         return generic
+
+
+def _plugin(access: ClusterAccess, policy: AddressPolicy) -> CredentialPlugin | None:
+    """What brings tokens, where the access names a command that is (still) allowed. Raises KubeconfigRefused."""
+    if access.exec is None:
+        return None
+    check_allowed(access.exec.argv, policy)
+    return CredentialPlugin(access, access.exec, dict(policy.exec_environment))
 
 
 def _query_value(value: str | int | bool) -> str:
