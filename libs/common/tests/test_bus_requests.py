@@ -32,8 +32,8 @@ class Answer(msgspec.Struct):
     data: bytes = b""
 
 
-ECHO = Endpoint("echo", "echo", Ask, Answer, deadline_s=5.0)
-MINE = Endpoint("echo", "mine", Ask, Answer, scope="replica", deadline_s=5.0)
+ECHO = Endpoint("echo", "echo", Ask, Answer, deadline_s=5.0, on_behalf=False)
+MINE = Endpoint("echo", "mine", Ask, Answer, scope="replica", deadline_s=5.0, on_behalf=False)
 
 
 @pytest.fixture

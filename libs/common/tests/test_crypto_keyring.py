@@ -295,6 +295,7 @@ def test_a_rotation_killed_at_any_moment_leaves_a_whole_keyring(path: Path) -> N
         "clusters.json",
         "clusters.json.lock",
         "clusters.pub",
+        "clusters.verify",
     ]
 
 

@@ -30,6 +30,7 @@ from kubelore.common.settings import CommonSettings
 from kubelore.common.store import open_database
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.waiting import wait_for
+from kubelore.stack.fixtures import speak_as
 
 
 class Caller:
@@ -47,14 +48,14 @@ class Caller:
 
     async def add(self, name: str, kubeconfig: str | None = None, **more: Any) -> ClusterConnection:
         text = self.fleet[0].kubeconfig if kubeconfig is None else kubeconfig
-        request = AddCluster(name=name, sealed=await self.sealed(text, name), actor="admin", **more)
+        request = AddCluster(name=name, sealed=await self.sealed(text, name), **more)
         return await self.bus.request(clusters.ADD, request)
 
     async def get(self, name: str) -> ClusterConnection:
         return await self.bus.request(clusters.GET, ClusterRef(name))
 
     async def remove(self, name: str) -> None:
-        await self.bus.request(clusters.REMOVE, ClusterRef(name, actor="admin"))
+        await self.bus.request(clusters.REMOVE, ClusterRef(name))
 
     async def inspect(self, kubeconfig: str) -> Inspection:
         request = InspectKubeconfig(sealed=await self.sealed(kubeconfig, "inspect"))
@@ -100,7 +101,7 @@ async def registry(
     settings: CommonSettings, repository: ClusterRepository, fleet: SimulatedFleet
 ) -> AsyncIterator[Caller]:
     """A running registry without its health loop, and somebody who calls it."""
-    bus = await connect(settings, name=clusters.SERVICE)
+    bus = speak_as(await connect(settings, name=clusters.SERVICE), settings)
     await ensure_streams(bus)
     keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
     service = endpoints(bus, Registry(repository, keyring, AddressPolicy.from_settings(settings), bus))

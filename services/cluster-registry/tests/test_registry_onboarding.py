@@ -160,11 +160,11 @@ async def test_credentials_are_sealed_at_rest_and_open_with_the_keyring_only(
 async def test_a_box_for_another_name_is_refused(registry, fleet) -> None:
     box = await registry.sealed(fleet[0].kubeconfig, "other")
     with pytest.raises(Invalid, match="not sealed to this registry"):
-        await registry.bus.request(clusters.ADD, AddCluster(name="prod", sealed=box, actor="admin"))
+        await registry.bus.request(clusters.ADD, AddCluster(name="prod", sealed=box))
 
 
 async def test_a_box_that_is_none_is_refused(registry) -> None:
-    request = AddCluster(name="prod", sealed=Sealed(b"nonsense"), actor="admin")
+    request = AddCluster(name="prod", sealed=Sealed(b"nonsense"))
     with pytest.raises(Invalid, match="not sealed to this registry"):
         await registry.bus.request(clusters.ADD, request)
 

@@ -15,6 +15,7 @@ import zstandard
 from pydantic import SecretStr
 
 from kubelore.common.bus import Bus, ChangePublisher, Leases, Service, connect, ensure_streams
+from kubelore.common.callers import current_caller
 from kubelore.common.contracts import clusters, resources
 from kubelore.common.contracts.changes import Change, Kind, Record, Was
 from kubelore.common.contracts.clusters import (
@@ -28,6 +29,7 @@ from kubelore.common.contracts.clusters import (
     Inspection,
     InspectKubeconfig,
     ListClusters,
+    ListRoster,
     PublicKey,
     Removed,
     TestStep,
@@ -76,6 +78,7 @@ class StandInRegistry:
         self.service = Service(bus, clusters.SERVICE, "0.0.1")
         self.service.serve(clusters.RECIPIENT, self.recipient)
         self.service.serve(clusters.LIST, self.list)
+        self.service.serve(clusters.ROSTER, self.roster)
         self.service.serve(clusters.GET, self.get)
         self.service.serve(clusters.ADD, self.add)
         self.service.serve(clusters.REMOVE, self.remove)
@@ -116,6 +119,9 @@ class StandInRegistry:
         more = len(names) > request.limit
         return ClusterPage(items=shown, total=len(self.clusters), next=shown[-1].name if more else None)
 
+    async def roster(self, request: ListRoster) -> ClusterPage:
+        return await self.list(ListClusters(after=request.after))
+
     async def get(self, request: ClusterRef) -> ClusterConnection:
         if request.id not in self.clusters:
             raise NotFound(f"there is no cluster named {request.id!r}")
@@ -124,7 +130,9 @@ class StandInRegistry:
     async def add(self, request: AddCluster) -> ClusterConnection:
         box = self.keyring.open_box(request.sealed.kubeconfig, context=f"kubeconfig:{request.name}")
         self.boxes[request.name] = box.decode()
-        await self.put(request.name, tags=request.tags, group=request.group, created_by=request.actor)
+        await self.put(
+            request.name, tags=request.tags, group=request.group, created_by=current_caller().subject
+        )
         return self.clusters[request.name]
 
     async def remove(self, request: ClusterRef) -> Removed:
@@ -380,7 +388,6 @@ def make_change() -> Callable[..., Change]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(settings: CommonSettings) -> AsyncIterator[World]:
     """A gateway without clusters; the world adds them."""
-    Keyring.load_or_create(settings.keyring_dir / "gateway.json", "gateway")
     keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
     bus = await connect(settings, name=clusters.SERVICE)
     await ensure_streams(bus)

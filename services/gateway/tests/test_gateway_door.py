@@ -10,6 +10,7 @@ import re
 import pytest
 from pydantic import SecretStr
 
+from kubelore.common.authz import ADMINISTRATOR
 from kubelore.common.bus import Leases, connect
 from kubelore.common.errors import Invalid, Unavailable
 from kubelore.gateway.auth import Authentication
@@ -257,7 +258,7 @@ async def test_a_page_may_run_its_own_script_and_no_other(world, path: str) -> N
 async def test_before_it_knows_the_clusters_it_says_so_instead_of_showing_none(world, settings) -> None:
     bus = await connect(settings, name="gateway")
     with pytest.raises(Unavailable, match="not known yet"):
-        Roster(bus, Leases(bus)).select(())
+        Roster(bus, Leases(bus)).select(ADMINISTRATOR, ())
     await bus.close()
 
 

@@ -32,7 +32,7 @@ from kubelore.common.contracts.clusters import (
     ClusterPage,
     ClusterRef,
     Credentials,
-    ListClusters,
+    ListRoster,
     cluster_event_subject,
 )
 from kubelore.common.contracts.resources import observer_lease
@@ -46,6 +46,7 @@ from kubelore.resource_ops.__main__ import build_fleet
 from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ReadModel
+from kubelore.stack.fixtures import speak_as
 
 POLICY = AddressPolicy(allow_private=True)
 CLUSTER = "sim"
@@ -189,7 +190,7 @@ class House:
         self.keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
         Keyring.load_or_create(settings.keyring_dir / "versions.json", "versions")
         self.registry = Service(bus, clusters.SERVICE, "0.1.0")
-        self.registry.serve(clusters.LIST, self._list)
+        self.registry.serve(clusters.ROSTER, self._list)
         self.registry.serve(clusters.CREDENTIALS, self._credentials)
         self.asked: list[tuple[str, float]] = []
         """Whose credentials were asked for, and when."""
@@ -238,7 +239,7 @@ class House:
         async for event in self.bus.subscribe_events("kubelore.v1.events.cluster.*.synced", ClusterEvent):
             self.synced.append(event)
 
-    async def _list(self, request: ListClusters) -> ClusterPage:
+    async def _list(self, request: ListRoster) -> ClusterPage:
         items = sorted(self._known.values(), key=lambda cluster: cluster.id)
         return ClusterPage(items, len(items))
 
@@ -252,7 +253,7 @@ class House:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def house(settings: CommonSettings) -> AsyncIterator[House]:
-    bus = await connect(settings, name="cluster-registry")
+    bus = speak_as(await connect(settings, name="cluster-registry"), settings)
     await ensure_streams(bus)
     async with SimulatedFleet(clusters=4, pods=5, bookmark_interval_s=0.5) as fleet:
         made = House(fleet, bus, settings)

@@ -224,7 +224,7 @@ def open_keyrings(folder: Path, kept: Kept) -> None:
     for purpose in KEYRINGS:
         path = folder / f"{purpose}.json"
         if purpose in kept.purposes:
-            Keyring.load(path)
+            Keyring.load(path).publish()
         else:
-            Keyring.load_or_create(path, purpose)
+            Keyring.load_or_create(path, purpose).publish()
             kept.purposes.append(purpose)

@@ -1,7 +1,7 @@
 """pytest fixtures: real servers for a whole run, and settings that share nothing with another test.
 
-Every `settings` gets a NATS account, a database, a blob folder and a keyring
-folder of its own, so that tests need not tidy up after themselves. A test that
+Every `settings` gets a NATS account, a database, a blob folder and a folder
+with the gateway's keyring of its own, so that tests need not tidy up after themselves. A test that
 kills a server starts its own with `async with NatsServer(tmp_path / "nats")`.
 """
 
@@ -16,6 +16,10 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from kubelore.common.authz import ADMINISTRATOR, Caller
+from kubelore.common.bus import Bus
+from kubelore.common.callers import CallerSigner
+from kubelore.common.crypto import Keyring
 from kubelore.common.settings import CommonSettings
 from kubelore.stack.servers import Account, MongoServer, NatsServer
 
@@ -51,9 +55,10 @@ def nats_accounts(nats_server: NatsServer) -> Iterator[Account]:
 async def settings(
     nats_server: NatsServer, mongo_server: MongoServer, nats_accounts: Iterator[Account], tmp_path: Path
 ) -> AsyncIterator[CommonSettings]:
-    """Settings of a service that finds an empty bus, database, blob store and keyring folder."""
+    """Settings of a service that finds an empty bus, database and blob store, and only the gateway's keyring."""
     account = next(nats_accounts)
-    (user, password), = account.users.items()
+    Keyring.create(tmp_path / "keyring" / "gateway.json", "gateway")
+    ((user, password),) = account.users.items()
     chosen = CommonSettings(
         nats_url=nats_server.url,
         nats_user=user,
@@ -72,6 +77,13 @@ async def settings(
     yield chosen
     await _remove_streams(chosen)
     await _drop_database(chosen)
+
+
+def speak_as(bus: Bus, settings: CommonSettings, caller: Caller = ADMINISTRATOR) -> Bus:
+    """Let a test's bus ask as the gateway does: vouching for one caller."""
+    keyring = Keyring.load(settings.keyring_dir / "gateway.json")
+    bus.signer, bus.speaks_for = CallerSigner(keyring.signer()), caller
+    return bus
 
 
 async def _remove_streams(used: CommonSettings) -> None:

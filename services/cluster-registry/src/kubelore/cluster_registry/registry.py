@@ -12,6 +12,7 @@ import msgspec
 from kubelore.cluster_registry.first_contact import Introduction, meet
 from kubelore.cluster_registry.repository import ClusterRepository
 from kubelore.common.bus import Bus
+from kubelore.common.callers import current_caller
 from kubelore.common.contracts.clusters import (
     AddCluster,
     ClusterConnection,
@@ -24,6 +25,7 @@ from kubelore.common.contracts.clusters import (
     Inspection,
     InspectKubeconfig,
     ListClusters,
+    ListRoster,
     PublicKey,
     Removed,
     cluster_event_subject,
@@ -75,6 +77,7 @@ class Registry:
         Unavailable and DeadlineExceeded when the cluster cannot be reached, and
         UpstreamError when it is none.
         """
+        current_caller().check_admin("add clusters")
         name = check_cluster_name(request.name)
         namespaces = check_namespaces(request.namespaces)
         if await self._repository.exists(name):
@@ -87,16 +90,25 @@ class Registry:
         cluster = _introduced(request, access, introduction, generation)
         cluster.namespaces = namespaces
         await self._insert(cluster, access, exclusive=not request.allow_duplicate)
-        await self._announce(cluster, "added", request.actor)
+        await self._announce(cluster, "added")
         return cluster
 
     async def get(self, request: ClusterRef) -> ClusterConnection:
         """One cluster; raises NotFound."""
-        return await self._repository.get(check_cluster_name(request.id))
+        current_caller().check_cluster(check_cluster_name(request.id))
+        return await self._repository.get(request.id)
 
     async def list(self, request: ListClusters) -> ClusterPage:
-        """One page of clusters by name."""
-        return await self._repository.page(request)
+        """One page of the clusters that the caller sees, by name."""
+        caller = current_caller()
+        if caller.unrestricted:
+            return await self._repository.page(request)
+        visible = [name for name in await self._repository.names() if caller.sees(name)]
+        return await self._repository.page(request, among=visible)
+
+    async def roster(self, request: ListRoster) -> ClusterPage:
+        """One page of all clusters by name, for the services."""
+        return await self._repository.page(ListClusters(after=request.after))
 
     async def remove(self, request: ClusterRef) -> Removed:
         """Forget a cluster's credentials and stop observing it; its history stays. Raises NotFound.
@@ -104,15 +116,17 @@ class Registry:
         The name is remembered before the cluster goes: dying in between leaves
         the cluster, and removing it again heals.
         """
-        cluster = await self._repository.get(check_cluster_name(request.id))
+        current_caller().check_whole_cluster(check_cluster_name(request.id), "remove", "admin")
+        cluster = await self._repository.get(request.id)
         await self._repository.remember_former(cluster, iso_utc(time.time()))
         await self._repository.delete(cluster.name)
-        await self._announce(cluster, "removed", request.actor)
+        await self._announce(cluster, "removed")
         return Removed(cluster.id)
 
     async def test(self, request: ClusterRef) -> ConnectionTest:
         """Try the connection now, step by step; raises NotFound."""
-        cluster, sealed = await self._repository.credentials(check_cluster_name(request.id))
+        current_caller().check_cluster(check_cluster_name(request.id))
+        cluster, sealed = await self._repository.credentials(request.id)
         async with KubeClient(self.access(cluster, sealed), self._policy, headers=outgoing) as client:
             return await client.test(cluster.name)
 
@@ -168,15 +182,13 @@ class Registry:
                 raise _name_taken(cluster.name) from error
             raise _onboarded_as(await self._repository.holder_of(uid) or "") from error
 
-    async def _announce(
-        self, cluster: ClusterConnection, happened: Literal["added", "removed"], actor: str
-    ) -> None:
+    async def _announce(self, cluster: ClusterConnection, happened: Literal["added", "removed"]) -> None:
         """Tell who waits; whoever does not hear it reads the list again within seconds."""
         event = ClusterEvent(
             cluster=cluster.id,
             happened=happened,
             at=time.time(),
-            actor=actor,
+            actor=current_caller().subject,
             generation=cluster.generation,
         )
         try:
@@ -200,7 +212,7 @@ def _introduced(
         version=introduction.version,
         status="connected",
         health_status="healthy",
-        created_by=request.actor,
+        created_by=current_caller().subject,
         created_at=now,
         updated_at=now,
         tags=sorted(set(request.tags)),

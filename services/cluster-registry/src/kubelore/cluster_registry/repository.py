@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,11 +10,12 @@ import msgspec
 
 from kubelore.common.contracts.clusters import ClusterConnection, ClusterPage, ListClusters
 from kubelore.common.errors import NotFound
-from kubelore.common.store import Database
+from kubelore.common.store import Database, one_of
 
 _FILTERS = ("group", "provider", "status")
 _PUBLIC = ClusterConnection.__struct_fields__
 MAX_PAGE = 1000
+MAX_CLUSTERS = MAX_PAGE
 
 
 class Former(msgspec.Struct, frozen=True):
@@ -71,11 +73,18 @@ class ClusterRepository:
         with suppress(NotFound):
             await self._clusters.update(name, fields)
 
-    async def page(self, query: ListClusters) -> ClusterPage:
-        """One page by name."""
+    async def names(self) -> list[str]:
+        """The names of all clusters."""
+        documents = await self._clusters.find({}, limit=MAX_CLUSTERS, fields=("name",))
+        return [document["name"] for document in documents]
+
+    async def page(self, query: ListClusters, among: Sequence[str] | None = None) -> ClusterPage:
+        """One page by name, of all clusters or only those `among` some names."""
         where: dict[str, Any] = {name: value for name in _FILTERS if (value := getattr(query, name))}
         if query.tag:
             where["tags"] = query.tag
+        if among is not None:
+            where["_id"] = one_of(among)
         limit = max(1, min(query.limit, MAX_PAGE))
         after = [query.after] if query.after else None
         total = await self._clusters.count(where)

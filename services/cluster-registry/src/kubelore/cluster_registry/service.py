@@ -27,6 +27,7 @@ def endpoints(bus: Bus, registry: Registry) -> Service:
     service.serve(clusters.INSPECT, registry.inspect)
     service.serve(clusters.ADD, registry.add)
     service.serve(clusters.LIST, registry.list)
+    service.serve(clusters.ROSTER, registry.roster)
     service.serve(clusters.GET, registry.get)
     service.serve(clusters.REMOVE, registry.remove)
     service.serve(clusters.TEST, registry.test)

@@ -10,6 +10,7 @@ import uvicorn
 
 from kubelore.common import bus as buses
 from kubelore.common import process
+from kubelore.common.callers import CallerSigner
 from kubelore.common.crypto import Keyring
 from kubelore.common.telemetry import get_logger
 from kubelore.gateway.continuation import Continuation
@@ -26,7 +27,7 @@ DRAIN_S = 5
 async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set, then let requests end within five seconds."""
     keyring = Keyring.load(settings.keyring_dir / "gateway.json")
-    bus = await buses.connect(settings, name="gateway")
+    bus = await buses.connect(settings, name="gateway", signer=CallerSigner(keyring.signer()))
     try:
         await buses.ensure_streams(bus)
         roster = Roster(bus, buses.Leases(bus))

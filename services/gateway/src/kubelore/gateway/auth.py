@@ -1,4 +1,4 @@
-"""Who is calling: the bearer token, compared in constant time.
+"""Who is calling: the bearer token, compared in constant time. From here on the request acts as that caller.
 
 Authentication stands in front of the whole application, so that an endpoint
 added later cannot be forgotten: only the paths named here answer without it.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kubelore.common.authz import ADMINISTRATOR
+from kubelore.common.callers import acting_as
 from kubelore.common.errors import Unauthenticated
 from kubelore.gateway.problems import problem_response
 
@@ -21,13 +22,6 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs"})
 
 
 _POLICY_VIOLATION = 1008
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The authenticated subject of a request."""
-
-    subject: str
 
 
 class Authentication:
@@ -44,8 +38,9 @@ class Authentication:
             return
         problem = self._refusal(Headers(scope=scope).get("authorization", ""))
         if problem is None:
-            scope.setdefault("state", {})["caller"] = Caller("admin")
-            await self._app(scope, receive, send)
+            scope.setdefault("state", {})["caller"] = ADMINISTRATOR
+            with acting_as(ADMINISTRATOR):
+                await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await problem_response(problem)(scope, receive, send)
         else:

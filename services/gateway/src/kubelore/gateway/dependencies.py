@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import Depends, Request
 
-from kubelore.gateway.auth import Caller
+from kubelore.common.authz import Caller
 
 
 async def _caller(request: Request) -> Caller:

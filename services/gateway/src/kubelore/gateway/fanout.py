@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
+from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.identity import ResourceId
@@ -95,22 +96,22 @@ class FanOut:
             )
         return merged, last
 
-    async def get(self, request: Get) -> Object:
+    async def get(self, caller: Caller, request: Get) -> Object:
         """One object from the replica that observes its cluster."""
         cluster = ResourceId.parse(request.id).cluster
-        self._roster.select([cluster])
+        self._roster.select(caller, [cluster])
         owner = self._roster.owner(cluster)
         if owner is None:
             raise Unavailable(f"{_UNOWNED}: {cluster}", remedy="Try again in a few seconds.", retry_after_s=5)
         return await self._bus.request(resources.GET, request, target=owner)
 
-    async def resolve_types(self, names: Sequence[str]) -> list[str]:
+    async def resolve_types(self, caller: Caller, names: Sequence[str]) -> list[str]:
         """Canonical names (`deployments.apps`) of types written in any way that kubectl accepts.
 
         Raises BadRequest for one that no observed cluster serves, and
         Unavailable where only an observer that does not answer could know it.
         """
-        owned, orphans = self._roster.by_owner(self._roster.select(()))
+        owned, orphans = self._roster.by_owner(self._roster.select(caller, ()))
         outcomes = await asyncio.gather(
             *(self._resolve(owner, names) for owner in owned), return_exceptions=True
         )

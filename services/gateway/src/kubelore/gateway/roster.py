@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
+from kubelore.common.authz import Caller, no_such_cluster
 from kubelore.common.bus import Bus, Leases
 from kubelore.common.contracts import clusters
-from kubelore.common.contracts.clusters import ClusterConnection, ClusterEvent, ListClusters
+from kubelore.common.contracts.clusters import ClusterConnection, ClusterEvent, ListRoster
 from kubelore.common.contracts.identity import check_cluster_name
-from kubelore.common.errors import KubeloreError, NotFound, Unavailable
+from kubelore.common.errors import KubeloreError, Unavailable
 from kubelore.common.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -50,7 +51,7 @@ class Roster:
             found: dict[str, ClusterConnection] = {}
             after: str | None = None
             while True:
-                page = await self._bus.request(clusters.LIST, ListClusters(limit=500, after=after))
+                page = await self._bus.request(clusters.ROSTER, ListRoster(after=after))
                 found.update((cluster.id, cluster) for cluster in page.items)
                 if page.next is None:
                     break
@@ -75,10 +76,10 @@ class Roster:
         """Set when the clusters, or what chooses them, are no longer what they are now."""
         return self._news
 
-    def select(self, selectors: Iterable[str]) -> list[str]:
-        """Names for `clusters=`: names, `group:x` and `tag:y`; all of them when nothing is given.
+    def select(self, caller: Caller, selectors: Iterable[str]) -> list[str]:
+        """Names for `clusters=`: names, `group:x` and `tag:y`; all that the caller sees when nothing is given.
 
-        Raises NotFound for a name that is not onboarded, BadRequest for what is
+        Raises NotFound for a name that is not onboarded or not for the caller, BadRequest for what is
         no name, and Unavailable until the clusters are known.
         """
         if not self.ready:
@@ -87,19 +88,17 @@ class Roster:
             )
         wanted = [selector for selector in selectors if selector]
         for name in wanted:
-            if not name.startswith(_BY_PROPERTY) and check_cluster_name(name) not in self._clusters:
-                raise NotFound(
-                    f"there is no cluster named {name!r}",
-                    remedy="`kubelore clusters list` shows their names.",
-                )
-        return self.matching(wanted)
+            if name.startswith(_BY_PROPERTY):
+                continue
+            if check_cluster_name(name) not in self._clusters or not caller.sees(name):
+                raise no_such_cluster(name)
+        return self.matching(caller, wanted)
 
-    def matching(self, selectors: Iterable[str]) -> list[str]:
+    def matching(self, caller: Caller, selectors: Iterable[str]) -> list[str]:
         """As `select`, but a name that is not onboarded chooses nothing."""
         chosen = frozenset(selectors)
-        if not chosen:
-            return sorted(self._clusters)
-        return sorted(name for name, cluster in self._clusters.items() if chosen & _selectors_of(cluster))
+        found = (name for name, one in self._clusters.items() if not chosen or chosen & _selectors_of(one))
+        return sorted(found if caller.unrestricted else filter(caller.sees, found))
 
     def generation(self, name: str) -> int:
         """Which of the clusters that ever had this name; 0 for none."""

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 import zstandard
 
+from kubelore.common.authz import Caller
 from kubelore.common.contracts.changes import Change
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import BadRequest
@@ -30,10 +31,15 @@ class Seen(msgspec.Struct, frozen=True):
 class Selection:
     """Types by canonical name, namespaces, label and field selectors; what is empty restricts nothing.
 
+    Of that, what the caller may read.
+
     Raises BadRequest for a selector that is none, or a field that one of the types does not have.
     """
 
-    def __init__(self, types: Iterable[str], namespaces: Iterable[str], labels: str, fields: str) -> None:
+    def __init__(
+        self, types: Iterable[str], namespaces: Iterable[str], labels: str, fields: str, caller: Caller
+    ) -> None:
+        self._caller = caller
         self._types = frozenset(types)
         self._namespaces = frozenset(namespaces)
         self._labels = LabelSelector.parse(labels)
@@ -54,6 +60,8 @@ class Selection:
         if change.kind == "observed" or not self.concerns(change.type):
             return None
         identity = ResourceId.parse(change.id)
+        if not self._caller.may_read(change.cluster, change.type, identity.namespace, identity.name):
+            return None
         # A Namespace counts as in itself, as it does in lists.
         namespace = identity.name if change.type == "namespaces" else identity.namespace
         if self._namespaces and namespace not in self._namespaces:

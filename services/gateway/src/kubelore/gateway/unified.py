@@ -10,11 +10,11 @@ import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from kubelore.common.authz import Caller
 from kubelore.common.bus import Feed
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import ClusterState, Get, Page
 from kubelore.common.kube.documents import dump
-from kubelore.gateway.auth import Caller
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.fanout import FanOut
@@ -88,7 +88,7 @@ def unified_routes(
         stale: Annotated[Literal["include", "exclude"], Query()] = "include",
     ) -> Response:
         query = resources.Query(
-            clusters=roster.select(_comma(clusters)),
+            clusters=roster.select(caller, _comma(clusters)),
             types=_comma(type_),
             namespaces=_comma(namespace),
             labels=labels,
@@ -115,13 +115,14 @@ def unified_routes(
     )
     async def get_resource(
         request: Request,
+        caller: Annotated[Caller, CallerOf],
         id: Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)],
         output: Annotated[
             Literal["json", "yaml"] | None, Query(description="Wins over the Accept header.")
         ] = None,
         at_least: Annotated[str, Query(max_length=40, pattern="^[0-9]*$")] = "",
     ) -> Response:
-        found = await fan_out.get(Get(id=id, at_least=at_least))
+        found = await fan_out.get(caller, Get(id=id, at_least=at_least))
         accepted = request.headers.get("accept", "")
         if output == "yaml" or (output is None and "yaml" in accepted):
             # A megabyte takes a second to write as YAML; the other requests need not wait for it.
@@ -143,6 +144,7 @@ def unified_routes(
         },
     )
     async def watch(
+        caller: Annotated[Caller, CallerOf],
         type_: Types = "",
         clusters: Clusters = "",
         namespace: Namespaces = "",
@@ -152,6 +154,7 @@ def unified_routes(
         last_event_id: Annotated[str, Header(max_length=100)] = "",
     ) -> Response:
         asked = WatchRequest(
+            caller=caller,
             types=_comma(type_),
             clusters=_comma(clusters),
             namespaces=_comma(namespace),

@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 import zstandard
 
+from kubelore.common.authz import Caller
 from kubelore.common.bus import Feed, FeedReset
 from kubelore.common.bus.feed_window import Position
 from kubelore.common.contracts.changes import UNPUBLISHED, Change, Gap, Record
@@ -36,8 +37,9 @@ Reason = Literal["missed", "joined", "left", "too-large"]
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client wants to see; empty means everything, and `since` from now on."""
+    """What a client wants to see; empty means everything that its caller may see, and `since` from now on."""
 
+    caller: Caller
     types: list[str]
     clusters: list[str]
     namespaces: list[str]
@@ -58,12 +60,13 @@ class Watches:
     async def open(self, asked: WatchRequest) -> EventStream:
         """The answer. Raises BadRequest, NotFound, Unavailable or TooManyRequests before anything is sent."""
         self.slots.check()
-        self._roster.select(asked.clusters)
-        types = await self._fan_out.resolve_types(asked.types) if asked.types else []
+        caller = asked.caller
+        self._roster.select(caller, asked.clusters)
+        types = await self._fan_out.resolve_types(caller, asked.types) if asked.types else []
         refuse_unpublished(types)
-        selection = Selection(types, asked.namespaces, asked.labels, asked.fields)
+        selection = Selection(types, asked.namespaces, asked.labels, asked.fields, caller)
         since = str(Position.parse(asked.since)) if asked.since else await self._feed.position()
-        stream = _Stream(self._feed, self._roster, selection, asked.clusters, since)
+        stream = _Stream(self._feed, self._roster, selection, asked, since)
         return EventStream(stream.chunks(), self.slots)
 
 
@@ -81,12 +84,13 @@ class _Stream:
     """One client's way along the feed. `_at` is the id of the last event that was sent or passed over."""
 
     def __init__(
-        self, feed: Feed, roster: Roster, selection: Selection, selectors: list[str], since: str
+        self, feed: Feed, roster: Roster, selection: Selection, asked: WatchRequest, since: str
     ) -> None:
         self._feed = feed
         self._roster = roster
         self._selection = selection
-        self._selectors = selectors
+        self._caller = asked.caller
+        self._selectors = asked.clusters
         self._at = since
 
     async def chunks(self) -> AsyncGenerator[bytes]:
@@ -105,7 +109,8 @@ class _Stream:
         members = self._members()
         while True:
             news = self._roster.news()
-            chosen = frozenset(members) if self._selectors else None
+            every = not self._selectors and self._caller.unrestricted
+            chosen = None if every else frozenset(members)
             async with aclosing(self._until(news, self._follow(chosen))) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -116,7 +121,8 @@ class _Stream:
 
     def _members(self) -> dict[str, int]:
         """Chosen clusters and which of their name they are: one removed and added again is another."""
-        return {name: self._roster.generation(name) for name in self._roster.matching(self._selectors)}
+        names = self._roster.matching(self._caller, self._selectors)
+        return {name: self._roster.generation(name) for name in names}
 
     async def _until(self, news: asyncio.Event, source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """What comes from `source`, and bookmarks while nothing does, until there is news."""

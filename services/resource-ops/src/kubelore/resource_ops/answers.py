@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from functools import partial
 
+import msgspec
+
+from kubelore.common.authz import Caller, no_such_cluster
+from kubelore.common.callers import current_caller
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.resources import (
     ClusterState,
@@ -15,6 +20,7 @@ from kubelore.common.contracts.resources import (
     Object,
     Objects,
     ObserverRef,
+    ObserverReport,
     ObserverReports,
     Page,
     Query,
@@ -29,6 +35,7 @@ from kubelore.resource_ops.fleet import Fleet
 from kubelore.resource_ops.rows import older, version
 from kubelore.resource_ops.summary import describe_types
 from kubelore.resource_ops.type_names import resolve
+from kubelore.resource_ops.visibility import Visible, may_list, visible_to
 
 AT_LEAST_S = 2.0
 _POLL_S = 0.02
@@ -37,21 +44,31 @@ _MOVED = "its observer has moved to another replica"
 
 
 class Answers:
-    """Every endpoint as a method. The model never waits, so neither do they, but `get` with `at_least`."""
+    """Every endpoint as a method, each showing what the current caller may see and nothing else.
+
+    The model never waits, so neither do they, but `get` with `at_least`.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     async def query(self, request: Query) -> Page:
         """One page; clusters that this replica no longer holds are named as such."""
-        page = queries.query(self._fleet.model, request, self._state)
+        caller = current_caller()
+        request.clusters = [name for name in request.clusters if caller.sees(name)]
+        page = queries.query(self._fleet.model, request, self._state, visible=self._visible())
         answered = {state.name for state in page.clusters}
         page.clusters += [self._state(name, ()) for name in request.clusters if name not in answered]
         return page
 
     async def fetch(self, request: Fetch) -> Objects:
-        """The objects of these ids."""
-        return Objects(queries.fetch(self._fleet.model, request.ids, request.view))
+        """The objects of these ids; nothing where one has gone, or is not for the caller."""
+        objects = queries.fetch(self._fleet.model, request.ids, request.view)
+        caller = current_caller()
+        if caller.unrestricted:
+            return Objects(objects)
+        visible = [_may_read(caller, ResourceId.parse(id)) for id in request.ids]  # noqa: A001
+        return Objects([raw if seen else b"" for raw, seen in zip(objects, visible, strict=True)])
 
     async def get(self, request: Get) -> Object:
         """One object.
@@ -59,11 +76,16 @@ class Answers:
         Raises NotFound, Unavailable when another replica observes the cluster by
         now, and DeadlineExceeded when `at_least` has not arrived within 2 s.
         """
-        wanted = ResourceId.parse(request.id)
+        wanted, caller = ResourceId.parse(request.id), current_caller()
+        if not caller.sees(wanted.cluster):
+            raise no_such_cluster(wanted.cluster)
         if self._fleet.observer(wanted.cluster) is None:
             raise Unavailable(f"{wanted.cluster}: {_MOVED}", remedy="Ask again.", retry_after_s=1)
         name = next(iter(resolve([wanted.type], self._served(wanted.cluster))), wanted.type)
-        found = str(ResourceId(wanted.cluster, name, wanted.namespace, wanted.name))
+        identity = ResourceId(wanted.cluster, name, wanted.namespace, wanted.name)
+        if not _may_read(caller, identity):
+            raise NotFound(f"there is no {identity}")
+        found = str(identity)
         if request.at_least:
             await self._await_version(found, request.at_least)
         raw = queries.get(self._fleet.model, found, request.view)
@@ -77,19 +99,31 @@ class Answers:
 
     async def types(self, request: ListTypes) -> Types:
         """The types of these clusters (all that are held when none is named), with counts."""
-        names = [observer.cluster for observer in self._fleet.observers(request.clusters)]
+        caller = current_caller()
+        held = [observer.cluster for observer in self._fleet.observers(request.clusters)]
+        names = [name for name in held if caller.sees(name)]
         if not names:
             return Types([])
-        return Types(describe_types(self._fleet.model, names))
+        described = describe_types(
+            self._fleet.model, names, visible=self._visible(), may_list=partial(may_list, caller)
+        )
+        return Types(described)
 
     async def resolve(self, request: ResolveTypes) -> ResolvedTypes:
         """Canonical names; raises BadRequest for one that no cluster held here serves."""
-        served = [model.types for model in self._fleet.model.clusters.values()]
+        caller = current_caller()
+        served = [model.types for name, model in self._fleet.model.clusters.items() if caller.sees(name)]
         return ResolvedTypes(sorted(resolve(request.names, served)))
 
     async def observers(self, request: ObserverRef) -> ObserverReports:
         """How the observers of this replica stand."""
-        return ObserverReports([one.report(request.types) for one in self._fleet.observers(request.clusters)])
+        caller = current_caller()
+        observers = [one for one in self._fleet.observers(request.clusters) if caller.sees(one.cluster)]
+        reports = [one.report(request.types and _reads_all(caller, one.cluster)) for one in observers]
+        return ObserverReports([_without_figures(caller, report) for report in reports])
+
+    def _visible(self) -> Visible:
+        return visible_to(current_caller(), self._fleet.model.index)
 
     def _served(self, cluster: str) -> list[dict[str, ResourceType]]:
         model = self._fleet.model.clusters.get(cluster)
@@ -110,3 +144,18 @@ class Answers:
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(f"resourceVersion {at_least} of {id} has not arrived")
             await asyncio.sleep(_POLL_S)
+
+
+def _may_read(caller: Caller, identity: ResourceId) -> bool:
+    return caller.may_read(identity.cluster, identity.type, identity.namespace, identity.name)
+
+
+def _reads_all(caller: Caller, cluster: str) -> bool:
+    return caller.namespaces(cluster).everything
+
+
+def _without_figures(caller: Caller, report: ObserverReport) -> ObserverReport:
+    """Counts of a whole cluster are for those who may see all of it."""
+    if _reads_all(caller, report.cluster):
+        return report
+    return msgspec.structs.replace(report, objects=0, published=0, error=None)

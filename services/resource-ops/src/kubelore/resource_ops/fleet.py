@@ -22,7 +22,7 @@ from kubelore.common.contracts.clusters import (
     ClusterConnection,
     ClusterEvent,
     ClusterRef,
-    ListClusters,
+    ListRoster,
     cluster_event_subject,
 )
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, Unavailable
@@ -189,7 +189,7 @@ class Fleet:
         found: dict[str, ClusterConnection] = {}
         after: str | None = None
         while True:
-            page = await self._bus.request(clusters.LIST, ListClusters(limit=500, after=after))
+            page = await self._bus.request(clusters.ROSTER, ListRoster(after=after))
             found.update((cluster.id, cluster) for cluster in page.items)
             if page.next is None:
                 return found

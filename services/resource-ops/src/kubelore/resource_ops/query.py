@@ -25,6 +25,7 @@ from kubelore.resource_ops.read_model import ClusterModel, ReadModel
 from kubelore.resource_ops.rows import Row
 from kubelore.resource_ops.sorting import Key, Sort
 from kubelore.resource_ops.type_names import resolve
+from kubelore.resource_ops.visibility import Visible, whole
 
 MAX_LIMIT = 10_000
 MAX_SEARCH = 256
@@ -43,11 +44,14 @@ class Selection(msgspec.Struct):
     rows: BitMap
 
 
-def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | None = None) -> Page:
+def query(
+    models: ReadModel, asked: Query, state_of: StateOf, *, visible: Visible = whole, now: float | None = None
+) -> Page:
     """The page that was asked for, over the clusters that are held here; others are left out.
 
-    `now` (seconds since the epoch) is what ages in the table view are counted
-    from. Raises BadRequest for anything that cannot be understood.
+    Rows that are not `visible` are neither shown nor counted. `now` (seconds
+    since the epoch) is what ages in the table view are counted from. Raises
+    BadRequest for anything that cannot be understood.
     """
     sort = Sort(asked.sort)
     after = sort.check(asked.after)
@@ -55,7 +59,7 @@ def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | No
         raise BadRequest(
             f"limit {asked.limit} is not between 0 and {MAX_LIMIT}", remedy="Use continue for more."
         )
-    selection, states = select(models, asked, state_of)
+    selection, states = select(models, asked, state_of, visible)
     rows = _take(models.index, selection, sort, after, asked.limit)
     columns = Columns.of(selection.clusters, selection.types) if asked.view == "table" else None
     if asked.objects:
@@ -70,7 +74,9 @@ def query(models: ReadModel, asked: Query, state_of: StateOf, *, now: float | No
     )
 
 
-def select(models: ReadModel, asked: Query, state_of: StateOf) -> tuple[Selection, list[ClusterState]]:
+def select(
+    models: ReadModel, asked: Query, state_of: StateOf, visible: Visible = whole
+) -> tuple[Selection, list[ClusterState]]:
     """Which rows match, and the state of each cluster with its count."""
     index = models.index
     clusters = [models.clusters[name] for name in dict.fromkeys(asked.clusters) if name in models.clusters]
@@ -84,7 +90,7 @@ def select(models: ReadModel, asked: Query, state_of: StateOf) -> tuple[Selectio
         for model, state in zip(clusters, states, strict=True)
         if state.status == "live" or not asked.exclude_stale
     ]
-    rows = BitMap.union(BitMap(), *(model.numbers for model in trusted))
+    rows = BitMap.union(BitMap(), *(visible(model) for model in trusted))
     if asked.types:
         rows &= index.types.union(types)
     if asked.namespaces:

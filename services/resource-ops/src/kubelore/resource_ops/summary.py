@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from pyroaring import BitMap
@@ -10,6 +10,7 @@ from pyroaring import BitMap
 from kubelore.common.contracts.resources import TypeInfo
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.read_model import ReadModel
+from kubelore.resource_ops.visibility import Visible, whole
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -43,15 +44,32 @@ def _count(rows: BitMap, groups: Iterable[tuple[str, BitMap]]) -> dict[str, int]
     return {value: number for value, number in counted if number}
 
 
-def describe_types(models: ReadModel, clusters: Iterable[str] = ()) -> list[TypeInfo]:
-    """The types that these clusters serve (all held ones when empty), by name, with their counts."""
+def _always(*_: object) -> bool:
+    return True
+
+
+def describe_types(
+    models: ReadModel,
+    clusters: Iterable[str] = (),
+    *,
+    visible: Visible = whole,
+    may_list: Callable[[str, ResourceType], bool] = _always,
+) -> list[TypeInfo]:
+    """The types that these clusters serve (all held ones when empty), by name, with their counts.
+
+    Only what is `visible` is counted, and types that `may_list` does not let through are not named.
+    """
     asked = set(clusters)
     chosen = [model for name, model in sorted(models.clusters.items()) if not asked or name in asked]
     served: dict[str, tuple[ResourceType, list[str], int]] = {}
     for model in chosen:
+        rows = visible(model)
         for name, found in model.types.items():
+            if not may_list(model.cluster, found):
+                continue
             kept, names, number = served.get(name, (found, [], 0))
-            served[name] = (kept, [*names, model.cluster], number + model.count(name))
+            more = rows.intersection_cardinality(models.index.types.get(name))
+            served[name] = (kept, [*names, model.cluster], number + more)
     return [_info(*parts) for _, parts in sorted(served.items())]
 
 

@@ -20,11 +20,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from opentelemetry.trace import SpanKind
 
+from kubelore.common.authz import Caller
 from kubelore.common.bus import wire
 from kubelore.common.bus.events import publish_event, subscribe_events
 from kubelore.common.bus.service import Service
 from kubelore.common.bus.sessions import receive_reply
 from kubelore.common.bus.streams import StreamLimits, ensure_streams
+from kubelore.common.callers import VERIFY_FILE, CallerSigner, CallerVerifier, outgoing_token
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import DeadlineExceeded, TooLarge, Unavailable
 from kubelore.common.settings import CommonSettings
@@ -44,15 +46,25 @@ _STALLED_BYTES = 2 * _PENDING_BYTES
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,40}[a-z0-9])?\Z")
 
 
-async def connect(settings: CommonSettings, *, name: str, deadline_s: float = _CONNECT_DEADLINE_S) -> Bus:
+async def connect(
+    settings: CommonSettings,
+    *,
+    name: str,
+    deadline_s: float = _CONNECT_DEADLINE_S,
+    signer: CallerSigner | None = None,
+) -> Bus:
     """Connect as the service `name`; waits up to `deadline_s` for a server that is still starting.
 
-    Raises Unavailable when none answers, or when it refuses the credentials.
+    `signer` vouches for callers; only the gateway has it. Raises Unavailable when
+    no server answers, or when it refuses the credentials.
     """
     if not _NAME.match(name):
         raise ValueError(f"{name!r} is no service name")
     replica = settings.replica or f"{name}-{secrets.token_hex(4)}"
     bus = Bus(Client(), name=name, replica=replica)
+    bus.signer = signer
+    if (settings.keyring_dir / VERIFY_FILE).exists():
+        bus.verifier = CallerVerifier.load(settings.keyring_dir)
     await bus.open(settings, deadline_s)
     return bus
 
@@ -65,6 +77,12 @@ class Bus:
         self.name = name
         self.replica = replica
         """The id of this process on the bus: a DNS label."""
+        self.signer: CallerSigner | None = None
+        """Vouches for callers; the gateway's alone."""
+        self.verifier: CallerVerifier | None = None
+        """Opens what the gateway vouched for; without it nothing can be served on behalf of anybody."""
+        self.speaks_for: Caller | None = None
+        """Whom to name where no request is being served, for tests and tools that hold a signer."""
         self.closed = asyncio.Event()
 
     async def open(self, settings: CommonSettings, deadline_s: float) -> None:
@@ -126,6 +144,8 @@ class Bus:
         headers = {wire.DEADLINE: str(max(1, int(budget * 1000)))}
         with span(f"request {endpoint.service}.{endpoint.name}", kind=SpanKind.CLIENT):
             inject(headers)
+            if endpoint.on_behalf and (token := outgoing_token(self.signer, self.speaks_for)):
+                headers[wire.CALLER] = token
             try:
                 async with asyncio.timeout(budget):
                     reply = await self.ask(

@@ -2,7 +2,9 @@
 
 Each endpoint works on a bounded number of requests at once, lets a bounded
 number wait, and refuses the next at once with TooManyRequests. A request stops
-when its caller has stopped waiting. An error raised on purpose reaches the
+when its caller has stopped waiting. An endpoint that answers on somebody's
+behalf opens the gateway's word for the caller first, and refuses without one.
+An error raised on purpose reaches the
 caller whole; any other is logged under an id, and only the id goes out.
 """
 
@@ -10,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,8 +26,16 @@ from opentelemetry.trace import SpanKind
 
 from kubelore.common.bus import wire
 from kubelore.common.bus.sessions import REPLY_FRAME_BYTES, Session, new_session_id, send_reply
+from kubelore.common.callers import VERIFY_FILE, acting_as
 from kubelore.common.contracts.endpoint import Endpoint
-from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, TooLarge, TooManyRequests
+from kubelore.common.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    KubeloreError,
+    TooLarge,
+    TooManyRequests,
+    Unauthenticated,
+)
 from kubelore.common.telemetry import get_logger, span
 
 if TYPE_CHECKING:
@@ -146,7 +156,7 @@ class Service:
         budget = _budget(headers.get(wire.DEADLINE), lane.endpoint.deadline_s)
         name = f"{lane.endpoint.service}.{lane.endpoint.name}"
         try:
-            with span(f"serve {name}", kind=SpanKind.SERVER, carrier=headers):
+            with span(f"serve {name}", kind=SpanKind.SERVER, carrier=headers), self._caller(lane, headers):
                 await self._within(budget, name, self._work(lane, request))
             lane.served += 1
         except KubeloreError as error:
@@ -155,6 +165,19 @@ class Service:
         except Exception as error:  # noqa: BLE001 - the task's boundary: logged with an id, nothing leaks
             lane.failed += 1
             await self._refuse(request, _unexpected(name, error))
+
+    def _caller(self, lane: _Lane, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        """The block in which `current_caller` is whom this request is made for. Raises Unauthenticated."""
+        if not lane.endpoint.on_behalf:
+            return nullcontext()
+        token = headers.get(wire.CALLER)
+        if token is None or self._bus.verifier is None:
+            missing = "the request names no caller" if token is None else f"there is no {VERIFY_FILE}"
+            raise Unauthenticated(
+                f"{lane.subject} answers only on behalf of somebody: {missing}",
+                remedy="Ask through the gateway, and give the service the public half of its keyring.",
+            )
+        return acting_as(self._bus.verifier.caller(token), token)
 
     async def _within(self, budget: float, name: str, work: Coroutine[Any, Any, None]) -> None:
         deadline = asyncio.timeout(budget)

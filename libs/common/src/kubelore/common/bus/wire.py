@@ -26,6 +26,8 @@ ERROR = "Nats-Service-Error"
 ERROR_CODE = "Nats-Service-Error-Code"
 DEADLINE = "Kubelore-Deadline"
 """Milliseconds the caller will still wait: relative, so that clocks of two machines need not agree."""
+CALLER = "Kubelore-Caller"
+"""The gateway's word for whom the request is made (`kubelore.common.callers`)."""
 SESSION = "Kubelore-Session"
 SIZE = "Kubelore-Size"
 

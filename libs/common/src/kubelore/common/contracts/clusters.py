@@ -62,7 +62,6 @@ class AddCluster(msgspec.Struct, kw_only=True):
 
     name: str
     sealed: Sealed
-    actor: str
     display_name: str | None = None
     provider: Provider | None = None
     region: str | None = None
@@ -127,10 +126,15 @@ class ClusterPage(msgspec.Struct):
 
 
 class ClusterRef(msgspec.Struct):
-    """Which cluster, and for a change, who asks."""
+    """Which cluster."""
 
     id: str
-    actor: str = ""
+
+
+class ListRoster(msgspec.Struct):
+    """A page of every cluster, for the services; `after` is the last name of the page before."""
+
+    after: str | None = None
 
 
 class TestStep(msgspec.Struct, kw_only=True):
@@ -188,16 +192,21 @@ class Removed(msgspec.Struct):
     id: str
 
 
-RECIPIENT = Endpoint(SERVICE, "recipient", Empty, PublicKey)
+RECIPIENT = Endpoint(SERVICE, "recipient", Empty, PublicKey, on_behalf=False)
 INSPECT = Endpoint(SERVICE, "inspect", InspectKubeconfig, Inspection)
 ADD = Endpoint(SERVICE, "add", AddCluster, ClusterConnection, deadline_s=20.0)
 LIST = Endpoint(SERVICE, "list", ListClusters, ClusterPage)
+ROSTER = Endpoint(
+    SERVICE, "roster", ListRoster, ClusterPage, on_behalf=False, callers=("gateway", "resource-ops")
+)
 GET = Endpoint(SERVICE, "get", ClusterRef, ClusterConnection)
 REMOVE = Endpoint(SERVICE, "remove", ClusterRef, Removed)
 TEST = Endpoint(SERVICE, "test", ClusterRef, ConnectionTest, deadline_s=20.0)
-CREDENTIALS = Endpoint(SERVICE, "credentials", ClusterRef, Credentials)
+CREDENTIALS = Endpoint(
+    SERVICE, "credentials", ClusterRef, Credentials, on_behalf=False, callers=("resource-ops",)
+)
 
-ENDPOINTS = (RECIPIENT, INSPECT, ADD, LIST, GET, REMOVE, TEST, CREDENTIALS)
+ENDPOINTS = (RECIPIENT, INSPECT, ADD, LIST, ROSTER, GET, REMOVE, TEST, CREDENTIALS)
 
 
 class ClusterEvent(msgspec.Struct, kw_only=True):

@@ -20,6 +20,10 @@ class Endpoint(Generic[Req, Resp]):
     Subjects: `kubelore.v1.<service>.<name>` for `service` scope, and
     `kubelore.v1.<service>.<target>.<name>` for `cluster` and `replica` scope,
     where the target is the cluster's or the replica's id.
+
+    `on_behalf` endpoints need a caller (`kubelore.common.callers`) and decide by
+    what was granted to it; the others are between services. `callers` are the
+    services that may ask: what each may publish on the bus follows from it.
     """
 
     service: str
@@ -28,6 +32,8 @@ class Endpoint(Generic[Req, Resp]):
     response: type[Resp]
     scope: Scope = "service"
     deadline_s: float = 5.0
+    on_behalf: bool = True
+    callers: tuple[str, ...] = ("gateway",)
 
     def subject(self, target: str | None = None) -> str:
         """The subject to send to; `target` is needed by every scope but `service`."""

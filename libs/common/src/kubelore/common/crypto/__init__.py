@@ -7,5 +7,6 @@ from kubelore.common.crypto.files import KeyringError
 from kubelore.common.crypto.keyring import KeyInfo, Keyring
 from kubelore.common.crypto.recipient import Recipient
 from kubelore.common.crypto.sealer import Sealer
+from kubelore.common.crypto.signing import Signer, Verifier
 
-__all__ = ["KeyInfo", "Keyring", "KeyringError", "Recipient", "Sealer"]
+__all__ = ["KeyInfo", "Keyring", "KeyringError", "Recipient", "Sealer", "Signer", "Verifier"]

@@ -136,11 +136,6 @@ def decode(raw: bytes, origin: str) -> Content:
     return content
 
 
-def public_half(content: Content) -> bytes:
-    """The recipient's public key, 32 bytes."""
-    return X25519PrivateKey.from_private_bytes(content.recipient.private_key).public_key().public_bytes_raw()
-
-
 def encode_public(public_key: bytes) -> bytes:
     """What the `.pub` file beside the keyring holds: base64 and a newline."""
     return base64.b64encode(public_key) + b"\n"

@@ -28,6 +28,7 @@ from kubelore.common.crypto.context import bound
 from kubelore.common.crypto.files import KeyringError, fingerprint, locked, read_private, write_atomically
 from kubelore.common.crypto.recipient import Recipient
 from kubelore.common.crypto.sealer import Sealer
+from kubelore.common.crypto.signing import Signer
 from kubelore.common.errors import AlreadyExists, IntegrityError
 
 
@@ -98,10 +99,18 @@ class Keyring:
         with locked(path):
             if path.exists():
                 raise AlreadyExists(f"There is a keyring at {path} already.", remedy="Rotate it instead.")
-            public = contents.encode_public(contents.public_half(content))
-            write_atomically(path.with_suffix(".pub"), public, mode=0o644)
             write_atomically(path, contents.encode(content))
-        return cls.load(path)
+            keyring = cls.load(path)
+            keyring.publish()
+        return keyring
+
+    def publish(self) -> None:
+        """Write the public halves beside the keyring, where others may read them. Raises KeyringError."""
+        halves = {".pub": self.recipient().public_key, ".verify": self.signer().verifier.public_key}
+        for suffix, public_key in halves.items():
+            path, wanted = self._path.with_suffix(suffix), contents.encode_public(public_key)
+            if not path.exists() or path.read_bytes() != wanted:
+                write_atomically(path, wanted, mode=0o644)
 
     @property
     def purpose(self) -> str:
@@ -147,6 +156,10 @@ class Keyring:
     def sealer(self, scope: str) -> Sealer:
         """A sealer for many small values of one use, such as `continue`."""
         return Sealer(self.purpose, scope, self._active, self._secret)
+
+    def signer(self) -> Signer:
+        """The pair that signs for this purpose; rotations leave it, so that old signatures stay verifiable."""
+        return Signer(self._signing_secret)
 
     def recipient(self) -> Recipient:
         """The public half, which anybody may seal to."""
@@ -197,6 +210,8 @@ class Keyring:
     def _derive(self) -> None:
         info = bound(b"kubelore hmac v1", self.purpose)
         self._hmac_key = HKDF(SHA256(), 32, salt=None, info=info).derive(self._content.hmac_secret)
+        info = bound(b"kubelore signing v1", self.purpose)
+        self._signing_secret = HKDF(SHA256(), 32, salt=None, info=info).derive(self._content.hmac_secret)
         self._pair = X25519PrivateKey.from_private_bytes(self._content.recipient.private_key)
 
     def _active(self) -> tuple[str, bytes]:
