@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import socket
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -225,7 +228,7 @@ def limited(*readable: str) -> Any:
             return web.json_response({"kind": "APIGroupList", "groups": []})
         verbs = ["list", "watch"]
         resources = [
-            {"name": name, "kind": name, "namespaced": True, "verbs": verbs}
+            {"name": name, "kind": name, "namespaced": name != "nodes", "verbs": verbs}
             for name in ("pods", "secrets", "nodes")
         ]
         return web.json_response({"kind": "APIResourceList", "resources": resources})
@@ -251,3 +254,70 @@ async def test_something_that_is_no_api_server(start_api: Any, lenient: AddressP
         return web.Response(text="welcome to nginx")
 
     assert failed(await run((await start_api(answer)).access, lenient)).name == "authentication"
+
+
+async def test_the_verbs_of_the_main_types_are_told(start_api: Any, lenient: AddressPolicy) -> None:
+    everything = await run((await start_api(healthy())).access, lenient)
+    assert everything.verbs == {"*": ["get", "list", "watch", "create", "patch", "delete"]}
+    some = await run((await start_api(limited("pods"))).access, lenient)
+    assert some.verbs == {
+        "pods": ["get", "list", "watch", "create", "patch", "delete"],
+        "secrets": [],
+        "nodes": [],
+    }
+
+
+def in_namespaces(rules: dict[str, list[dict[str, list[str]]]]) -> Any:
+    """An API server whose user has these rules in these namespaces, and none across the cluster."""
+    across = limited()
+
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.endswith("selfsubjectrulesreviews"):
+            return await across(request)
+        namespace = (await request.json())["spec"]["namespace"]
+        return web.json_response({"status": {"resourceRules": rules.get(namespace, []), "incomplete": False}})
+
+    return answer
+
+
+def rule(verbs: list[str], *resources: str, **more: list[str]) -> dict[str, list[str]]:
+    return {"verbs": verbs, "apiGroups": [""], "resources": list(resources), **more}
+
+
+async def test_credentials_for_some_namespaces_are_judged_there(
+    start_api: Any, lenient: AddressPolicy
+) -> None:
+    read = ["get", "list", "watch"]
+    rules = {
+        "shop": [rule(["*"], "pods"), rule(read, "secrets")],
+        "cart": [rule(read, "pods", "pods/log"), rule(read, "secrets", resourceNames=["one"])],
+    }
+    api = await start_api(in_namespaces(rules))
+    async with KubeClient(api.access, lenient) as client:
+        result = await client.test("prod", ["shop", "cart"])
+        assert result.ok, result.steps
+        assert result.verbs == {"pods": read, "secrets": []}
+        assert result.skipped_types == ["nodes", "secrets"]
+        assert result.steps[4].detail == "may list and watch 1 of 3 types in shop, cart"
+        step = failed(await client.test("prod", ["elsewhere"]))
+    assert step.name == "authorization"
+    assert "rolebinding" in (step.remedy or "")
+
+
+async def test_days_left_are_counted_for_certificates_and_tokens_apart(
+    start_api: Any, authority: Any, lenient: AddressPolicy
+) -> None:
+    api = await start_api(healthy(), client_ca=authority.pem)
+    issued = authority.issue("alice", days=(-1, 20))
+    now = datetime.now(UTC)
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": now.timestamp() + 86400 * 2.5}).encode()).decode()
+    access = ClusterAccess(
+        server=api.server,
+        ca_pem=authority.pem,
+        client_cert_pem=issued.certificate,
+        client_key_pem=issued.key,
+        token=f"e30.{claims.rstrip('=')}.x",
+    )
+    result = await run(access, lenient)
+    assert (result.certificate_days_left, result.token_days_left) == (19, 2)
+    assert "the credentials expire at" in result.steps[3].detail

@@ -128,7 +128,7 @@ class Registry:
         current_caller().check_cluster(check_cluster_name(request.id))
         cluster, sealed = await self._repository.credentials(request.id)
         async with KubeClient(self.access(cluster, sealed), self._policy, headers=outgoing) as client:
-            return await client.test(cluster.name)
+            return await client.test(cluster.name, cluster.namespaces)
 
     async def credentials(self, request: ClusterRef) -> Credentials:
         """The sealed credentials, for the services that hold the clusters keyring."""

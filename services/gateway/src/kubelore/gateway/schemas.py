@@ -135,7 +135,14 @@ class TestReport(BaseModel):
     version: str
     latency_ms: float | None = None
     certificate_expires_at: str | None = None
-    skipped_types: list[str] = []
+    certificate_days_left: int | None = Field(None, description="Below zero once it has expired.")
+    token_expires_at: str | None = None
+    token_days_left: int | None = Field(None, description="Below zero once it has expired.")
+    namespaces: list[str] = Field([], description="Where rights were judged; empty: across the cluster.")
+    verbs: dict[str, list[str]] = Field(
+        {}, description="The verbs allowed, by main type; `*` alone where all are allowed on everything."
+    )
+    skipped_types: list[str] = Field([], description="Types that may not be listed and watched.")
 
 
 class ClusterFreshness(BaseModel):

@@ -158,7 +158,16 @@ class ConnectionTest(msgspec.Struct, kw_only=True):
     version: str = ""
     latency_ms: float | None = None
     certificate_expires_at: str | None = None
+    certificate_days_left: int | None = None
+    """Whole days until the client certificate expires; below zero once it has."""
+    token_expires_at: str | None = None
+    token_days_left: int | None = None
+    namespaces: list[str] = []
+    """Where rights were judged; empty means across the cluster."""
+    verbs: dict[str, list[str]] = {}
+    """The verbs allowed, by main type; `*` alone where all are allowed on everything."""
     skipped_types: list[str] = []
+    """Types that may not be listed and watched, and are therefore left out."""
 
 
 class Credentials(msgspec.Struct, kw_only=True):

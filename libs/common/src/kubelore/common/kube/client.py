@@ -8,6 +8,7 @@ call has a deadline, and nothing but reads is ever sent twice.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
 import msgspec
@@ -86,6 +87,6 @@ class KubeClient(Reading, Writing, Containers):
         """The types of `discovery`, where broken groups are of no interest."""
         return (await self.discovery()).types
 
-    async def test(self, cluster: str = "") -> ConnectionTest:
+    async def test(self, cluster: str = "", namespaces: Sequence[str] = ()) -> ConnectionTest:
         """Test the connection step by step; never raises for what is wrong with the cluster."""
-        return await test_connection(self.transport, cluster)
+        return await test_connection(self.transport, cluster, namespaces)

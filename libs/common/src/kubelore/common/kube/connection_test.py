@@ -12,9 +12,8 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,18 +29,17 @@ from kubelore.common.errors import (
     Unsupported,
     UpstreamError,
 )
+from kubelore.common.kube.access_review import EVERYTHING, post_review, review_rights
 from kubelore.common.kube.addresses import PolicyResolver, literal_address, open_socket
-from kubelore.common.kube.credentials import earliest_expiry
-from kubelore.common.kube.discovery import discover
+from kubelore.common.kube.credentials import certificate_expiry, earliest_expiry, token_expiry
 from kubelore.common.kube.errors import certificate_error, connection_error
-from kubelore.common.kube.resource_type import ResourceType
 from kubelore.common.kube.tls import tls_context
 from kubelore.common.kube.transport import Transport
 
 STEP_TIMEOUT_S = 5.0
 WARN_BEFORE = timedelta(days=30)
-CONCURRENT_REVIEWS = 16
-_VERBS = ("get", "list", "watch", "create", "patch", "delete")
+_LIMITS_S = {"authorization": 10.0}
+"""Rights are asked for type by type: many small requests, where the others are one."""
 _STEPS = ("dns", "tcp", "tls", "authentication", "authorization", "version")
 
 
@@ -50,7 +48,6 @@ class _User(msgspec.Struct):
 
 
 class _ReviewStatus(msgspec.Struct, rename="camel"):
-    allowed: bool = False
     user_info: _User | None = None
 
 
@@ -62,24 +59,35 @@ class _Version(msgspec.Struct, rename="camel"):
     git_version: str
 
 
-async def test_connection(transport: Transport, cluster: str) -> ConnectionTest:
-    """Test every step; what is wrong with the cluster stands in the answer and is not raised."""
-    return await _Probe(transport, cluster).run()
+async def test_connection(
+    transport: Transport, cluster: str, namespaces: Sequence[str] = (), *, now: datetime | None = None
+) -> ConnectionTest:
+    """Test every step; what is wrong with the cluster stands in the answer and is not raised.
+
+    With `namespaces`, rights are judged in these alone.
+    """
+    return await _Probe(transport, cluster, list(namespaces), now or datetime.now(UTC)).run()
 
 
 class _Probe:
     """One run of the test; later steps use what earlier ones found."""
 
-    def __init__(self, transport: Transport, cluster: str) -> None:
+    def __init__(self, transport: Transport, cluster: str, namespaces: list[str], now: datetime) -> None:
         self._transport = transport
-        expires = earliest_expiry(transport.access)
+        self._now = now
+        certificate = certificate_expiry(transport.access.client_cert_pem)
+        token = token_expiry(transport.access.token)
         self._result = ConnectionTest(
             cluster=cluster,
             ok=True,
             steps=[],
-            certificate_expires_at=_time(expires) if expires else None,
+            namespaces=namespaces,
+            certificate_expires_at=_time(certificate) if certificate else None,
+            certificate_days_left=_days(certificate, now),
+            token_expires_at=_time(token) if token else None,
+            token_days_left=_days(token, now),
         )
-        self._expires = expires
+        self._expires = earliest_expiry(transport.access)
         endpoint = urlsplit(transport.access.proxy_url or transport.access.server)
         self._host = endpoint.hostname or ""
         self._port = endpoint.port or 443
@@ -107,14 +115,14 @@ class _Probe:
     async def _step(self, name: str, step: Callable[[], Awaitable[str]]) -> TestStep:
         if not self._result.ok:
             return TestStep(name=name, ok=None, detail="not tried")
-        started = time.monotonic()
+        started, limit_s = time.monotonic(), _LIMITS_S.get(name, STEP_TIMEOUT_S)
         try:
-            async with asyncio.timeout(STEP_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 detail = await step()
             failure = None
         except TimeoutError:
             failure = DeadlineExceeded(
-                f"no answer within {STEP_TIMEOUT_S:g} s",
+                f"no answer within {limit_s:g} s",
                 remedy="check that the API server runs, and that firewalls let this machine through",
             )
             detail = failure.detail
@@ -189,10 +197,10 @@ class _Probe:
         try:
             user = await self._username()
         except Unauthenticated as error:
-            if self._expires is not None and self._expires <= datetime.now(UTC):
+            if self._expires is not None and self._expires <= self._now:
                 raise Unauthenticated(
                     f"the credentials expired at {_time(self._expires)}",
-                    remedy="renew them, and add the cluster's kubeconfig again",
+                    remedy="renew them, and send the kubeconfig: `kubelore clusters rotate NAME`",
                 ) from error
             raise
         if user == "system:anonymous":
@@ -201,7 +209,7 @@ class _Probe:
                 remedy="check that token or certificate belong to this cluster",
             )
         detail = f"accepted as {user}" if user else "accepted"
-        if self._expires is not None and self._expires - datetime.now(UTC) < WARN_BEFORE:
+        if self._expires is not None and self._expires - self._now < WARN_BEFORE:
             detail += f"; the credentials expire at {_time(self._expires)}"
         return detail
 
@@ -209,7 +217,7 @@ class _Probe:
         """Who the API server takes us for; empty where it cannot say (before 1.28)."""
         try:
             group, kind = "authentication.k8s.io", "SelfSubjectReview"
-            review = await self._review(group, kind, "selfsubjectreviews", {})
+            review = await post_review(self._transport, group, "selfsubjectreviews", kind, {}, _Review)
         except Forbidden as error:
             if "system:anonymous" in error.detail:
                 return "system:anonymous"
@@ -220,70 +228,43 @@ class _Probe:
         return review.status.user_info.username if review.status.user_info else ""
 
     async def _authorization(self) -> str:
-        allowed = [verb for verb, may in zip(_VERBS, await self._may_all(), strict=True) if may]
-        if "list" in allowed and "watch" in allowed:
-            return f"may {', '.join(allowed)} everything"
-        types = [each for each in (await discover(self._transport)).types if each.observable]
-        readable = await self._readable(types)
-        self._result.skipped_types = sorted({each.name for each in types} - readable)
-        if not readable:
+        namespaces = self._result.namespaces
+        rights = await review_rights(self._transport, namespaces)
+        self._result.verbs, self._result.skipped_types = rights.verbs, rights.skipped
+        if EVERYTHING in rights.verbs:
+            return f"may {', '.join(rights.verbs[EVERYTHING])} everything"
+        where = f"in {', '.join(namespaces)}" if namespaces else "across the cluster"
+        if not rights.readable:
             raise Forbidden(
-                "the user of this kubeconfig may list and watch nothing across the cluster",
-                remedy="bind a role, for example `kubectl create clusterrolebinding kubelore-view "
-                "--clusterrole=view --user=NAME` (or --serviceaccount=NAMESPACE:NAME)",
+                f"the user of this kubeconfig may list and watch nothing {where}",
+                remedy=_IN_NAMESPACES if namespaces else _ACROSS,
             )
-        return f"may list and watch {len(readable)} of {len(types)} types across the cluster"
-
-    async def _may_all(self) -> list[bool]:
-        everything = {"group": "*", "resource": "*"}
-        return await asyncio.gather(*(self._may(everything | {"verb": verb}) for verb in _VERBS))
-
-    async def _readable(self, types: list[ResourceType]) -> set[str]:
-        room = asyncio.Semaphore(CONCURRENT_REVIEWS)
-
-        async def readable(each: ResourceType) -> bool:
-            what = {"group": each.group, "resource": each.plural}
-            async with room:
-                return await self._may(what | {"verb": "list"}) and await self._may(what | {"verb": "watch"})
-
-        answers = await asyncio.gather(*(readable(each) for each in types))
-        return {each.name for each, may in zip(types, answers, strict=True) if may}
-
-    async def _may(self, attributes: dict[str, str]) -> bool:
-        spec = {"resourceAttributes": attributes}
-        kind, plural = "SelfSubjectAccessReview", "selfsubjectaccessreviews"
-        return (await self._review("authorization.k8s.io", kind, plural, spec)).status.allowed
-
-    async def _review(self, group: str, kind: str, plural: str, spec: Mapping[str, object]) -> _Review:
-        body = {"apiVersion": f"{group}/v1", "kind": kind} | ({"spec": spec} if spec else {})
-        reply = await self._transport.request(
-            "POST",
-            f"/apis/{group}/v1/{plural}",
-            body=msgspec.json.encode(body),
-            content_type="application/json",
-            timeout_s=STEP_TIMEOUT_S,
-        )
-        return _decoded(reply.body, _Review)
+        said = f"may list and watch {rights.readable} of {rights.total} types {where}"
+        return f"{said}; the API server could not name every right" if rights.incomplete else said
 
     async def _version(self) -> str:
         started = time.monotonic()
         reply = await self._transport.request("GET", "/version", timeout_s=STEP_TIMEOUT_S)
         self._result.latency_ms = round((time.monotonic() - started) * 1000, 1)
-        self._result.version = _decoded(reply.body, _Version).git_version
+        try:
+            self._result.version = msgspec.json.decode(reply.body, type=_Version).git_version
+        except msgspec.MsgspecError as error:
+            raise UpstreamError(
+                "the answer is not what an API server sends",
+                remedy="check that the address in the kubeconfig is an API server's",
+            ) from error
         return f"Kubernetes {self._result.version}"
 
 
-_Answer = TypeVar("_Answer", _Review, _Version)
-
-
-def _decoded(body: bytes, kind: type[_Answer]) -> _Answer:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        raise UpstreamError(
-            "the answer is not what an API server sends",
-            remedy="check that the address in the kubeconfig is an API server's",
-        ) from error
+_ACROSS = (
+    "bind a role, for example `kubectl create clusterrolebinding kubelore-view --clusterrole=view --user=NAME` "
+    "(or --serviceaccount=NAMESPACE:NAME); or observe only the namespaces that they reach: "
+    "`kubelore clusters update NAME --namespace NAMESPACE`"
+)
+_IN_NAMESPACES = (
+    "bind a role in each of these namespaces, for example `kubectl create rolebinding kubelore-view "
+    "--clusterrole=view --user=NAME -n NAMESPACE` (or --serviceaccount=NAMESPACE:NAME)"
+)
 
 
 def _not_after(certificate: Mapping[str, object]) -> datetime:
@@ -292,6 +273,11 @@ def _not_after(certificate: Mapping[str, object]) -> datetime:
 
 def _time(when: datetime) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _days(when: datetime | None, now: datetime) -> int | None:
+    """Whole days that are left; below zero once it is over."""
+    return (when - now) // timedelta(days=1) if when else None
 
 
 def _why(error: OSError | None) -> str:
