@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,13 +98,23 @@ class Bench:
         """The observer that runs now, or ran last."""
 
     @contextlib.asynccontextmanager
-    async def observing(self, *, until_live: bool = True) -> AsyncIterator[ClusterObserver]:
+    async def observing(
+        self, *, namespaces: Sequence[str] = (), until_live: bool = True
+    ) -> AsyncIterator[ClusterObserver]:
         """An observer for as long as the block runs, as a replica that took the lease."""
         lease = await Leases(self.bus).wait(observer_lease(CLUSTER))
         access = read_kubeconfig(self.cluster.kubeconfig, None, POLICY)
         sealing = Sealing(self.keyring, self.versions.recipient(), self.put_blob)
         model = ReadModel().open(CLUSTER)
-        observer = ClusterObserver(access, POLICY, bus=self.bus, lease=lease, model=model, sealing=sealing)
+        observer = ClusterObserver(
+            access,
+            POLICY,
+            bus=self.bus,
+            lease=lease,
+            model=model,
+            sealing=sealing,
+            namespaces=namespaces,
+        )
         self.running = asyncio.create_task(observer.run())
         try:
             if until_live:
@@ -125,10 +135,17 @@ class Bench:
     async def is_live(self, observer: ClusterObserver) -> bool:
         return observer.state().status == "live"
 
-    async def create(self, name: str, labels: dict[str, str] | None = None, **data: str) -> None:
-        metadata = {"name": name, "namespace": "default", "labels": labels or {}}
+    async def create(
+        self,
+        name: str,
+        labels: dict[str, str] | None = None,
+        *,
+        namespace: str = "default",
+        **data: str,
+    ) -> None:
+        metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
         manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-        await self.client.create(CONFIG_MAPS, "default", json.dumps(manifest).encode())
+        await self.client.create(CONFIG_MAPS, namespace, json.dumps(manifest).encode())
 
     async def patch(self, name: str, body: dict[str, Any]) -> None:
         await self.client.patch(CONFIG_MAPS, "default", name, json.dumps(body).encode())

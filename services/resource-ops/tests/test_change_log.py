@@ -61,7 +61,7 @@ async def desk(settings) -> AsyncIterator[Desk]:
 
 
 async def test_a_change_moves_the_position_once_it_is_acknowledged(desk: Desk) -> None:
-    await desk.log.append(change("5"))
+    await desk.log.append(change("5"), "pods")
     assert desk.log.positions == {}
     await desk.publisher.flush()
     assert desk.log.positions == {"pods": "5"}
@@ -70,16 +70,16 @@ async def test_a_change_moves_the_position_once_it_is_acknowledged(desk: Desk) -
 
 async def test_observed_objects_move_nothing_until_they_are_synced(desk: Desk) -> None:
     assert await desk.log.begin(["pods"]) == set()
-    await desk.log.append(change("5", "observed"))
+    await desk.log.append(change("5", "observed"), "pods")
     await desk.publisher.flush()
     assert desk.log.positions == {"pods": ""}
-    await desk.log.append(synced("9", 1))
+    await desk.log.append(synced("9", 1), "pods")
     await desk.publisher.flush()
     assert desk.log.positions == {"pods": "9"}
 
 
 async def test_a_bookmark_waits_for_what_was_read_before_it(desk: Desk) -> None:
-    await desk.log.append(change("5"))
+    await desk.log.append(change("5"), "pods")
     desk.log.bookmark("pods", "8")
     assert desk.log.positions == {}
     await desk.publisher.flush()
@@ -90,14 +90,14 @@ async def test_a_bookmark_waits_for_what_was_read_before_it(desk: Desk) -> None:
 
 async def test_a_record_that_fits_no_message_does_not_hold_back_the_position_for_ever(desk: Desk) -> None:
     with pytest.raises(TooLarge):
-        await desk.log.append(change("5", object=os.urandom(9_000_000)))
+        await desk.log.append(change("5", object=os.urandom(9_000_000)), "pods")
     desk.log.bookmark("pods", "8")
     assert desk.log.positions == {"pods": "8"}
 
 
 async def test_a_list_that_was_begun_is_remembered_by_the_next_holder(desk: Desk) -> None:
     await desk.log.begin(["pods", "nodes"])
-    await desk.log.append(synced("9"))
+    await desk.log.append(synced("9"), "pods")
     await desk.publisher.flush()
     await desk.log.save()
     successor = ChangeLog(desk.publisher, desk.checkpoint)
@@ -105,7 +105,7 @@ async def test_a_list_that_was_begun_is_remembered_by_the_next_holder(desk: Desk
 
 
 async def test_a_withdrawn_type_has_no_position_once_that_is_acknowledged(desk: Desk) -> None:
-    await desk.log.append(change("5"))
+    await desk.log.append(change("5"), "pods")
     await desk.publisher.flush()
     await desk.log.withdraw(gap("5"), synced("5"))
     assert desk.log.leaving == {"pods"}

@@ -37,7 +37,15 @@ def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore, pace: Pace
         except msgspec.MsgspecError:
             # Not chained: the decoder's message may quote what it could not decode.
             raise IntegrityError(f"the credentials of {credentials.id} are of no known form") from None
-        return ClusterObserver(access, policy, bus=bus, lease=lease, model=model, sealing=sealing)
+        return ClusterObserver(
+            access,
+            policy,
+            bus=bus,
+            lease=lease,
+            model=model,
+            sealing=sealing,
+            namespaces=credentials.namespaces,
+        )
 
     return Fleet(bus, buses.Leases(bus), make_observer, pace)
 

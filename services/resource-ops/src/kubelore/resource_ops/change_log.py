@@ -18,6 +18,7 @@ from kubelore.common.bus import ChangePublisher, Checkpoint, LeaseLost
 from kubelore.common.contracts.changes import Change, Gap, Record, Synced
 from kubelore.common.errors import KubeloreError
 from kubelore.common.telemetry import get_logger
+from kubelore.resource_ops.positions import beginnings, position_key
 
 log = get_logger(__name__)
 
@@ -25,7 +26,11 @@ SAVE_S = 1.0
 
 
 class ChangeLog:
-    """Appends records in order, and keeps and saves the acknowledged position of every type."""
+    """Appends records in order, and keeps and saves the acknowledged position of every type.
+
+    Positions have keys (`positions.position_key`), since of a cluster that is
+    limited to namespaces every type has one for each.
+    """
 
     def __init__(self, publisher: ChangePublisher, checkpoint: Checkpoint) -> None:
         self._publisher = publisher
@@ -35,6 +40,8 @@ class ChangeLog:
         self._outstanding: Counter[str] = Counter()
         self._bookmarks: dict[str, str] = {}
         self._farewells: list[Synced] = []
+        self._keys: dict[int, str] = {}
+        """The position that a record moves, by the record's `id`, while it is on its way."""
         self.positions = dict(checkpoint.positions)
         self.published = 0
 
@@ -48,44 +55,48 @@ class ChangeLog:
         """Types that were withdrawn, while the bus has not acknowledged it yet."""
         return {farewell.type for farewell in self._farewells}
 
-    async def begin(self, type_names: Iterable[str]) -> set[str]:
-        """Mark types as begun, before the first of their records; returns those that were begun and never finished.
+    async def begin(self, keys: Iterable[str]) -> set[str]:
+        """Mark positions as begun, before the first of their records; returns those begun and never finished.
 
         Raises KubeloreError when the mark cannot be saved: then nothing may be published of them.
         """
-        names = set(type_names)
+        names = set(keys)
+        self.positions.update(beginnings(names, self.positions))
         interrupted = {name for name in names if self.positions.get(name) == ""}
         for name in names - self.positions.keys():
             self.positions[name] = ""
         await self.save()
         return interrupted
 
-    async def append(self, record: Change | Gap | Synced) -> None:
-        """Hand a record to the publisher; waits while its queue is full.
+    async def append(self, record: Change | Gap | Synced, key: str) -> None:
+        """Hand a record to the publisher, to move the position `key`; waits while its queue is full.
 
         Raises LeaseLost when fenced off, and TooLarge for a record that fits no message.
         """
-        self._outstanding[record.type] += 1
-        self._bookmarks.pop(record.type, None)
+        self._outstanding[key] += 1
+        self._keys[id(record)] = key
+        self._bookmarks.pop(key, None)
         try:
             await self._publisher.put(record)
         except BaseException:
-            self._outstanding[record.type] -= 1
+            self._outstanding[key] -= 1
+            del self._keys[id(record)]
             raise
 
     async def withdraw(self, gap: Gap, synced: Synced) -> None:
         """The type is no longer served: it has no position once both records are acknowledged."""
-        self.positions[synced.type] = ""
+        key = position_key(synced.type, synced.namespace)
+        self.positions[key] = ""
         self._farewells.append(synced)
-        await self.append(gap)
-        await self.append(synced)
+        await self.append(gap, key)
+        await self.append(synced, key)
 
-    def bookmark(self, type_name: str, rv: str) -> None:
+    def bookmark(self, key: str, rv: str) -> None:
         """Everything up to `rv` has been read: move the position as soon as what was read is acknowledged."""
-        if self._outstanding[type_name]:
-            self._bookmarks[type_name] = rv
+        if self._outstanding[key]:
+            self._bookmarks[key] = rv
         else:
-            self.positions[type_name] = rv
+            self.positions[key] = rv
 
     def acknowledged(self, records: Sequence[Record]) -> None:
         """The bus has stored these; the publisher calls this in order."""
@@ -93,18 +104,19 @@ class ChangeLog:
             if not isinstance(record, Change | Gap | Synced):
                 continue
             self.published += 1
-            self._outstanding[record.type] -= 1
+            key = self._keys.pop(id(record))
+            self._outstanding[key] -= 1
             if any(record is farewell for farewell in self._farewells):
-                self._forget(record.type)
+                self._farewells = [farewell for farewell in self._farewells if farewell is not record]
+                self._forget(key)
             elif isinstance(record, Synced) or (isinstance(record, Change) and record.kind != "observed"):
-                self.positions[record.type] = record.rv
-            if not self._outstanding[record.type] and record.type in self._bookmarks:
-                self.positions[record.type] = self._bookmarks.pop(record.type)
+                self.positions[key] = record.rv
+            if not self._outstanding[key] and key in self._bookmarks:
+                self.positions[key] = self._bookmarks.pop(key)
 
-    def _forget(self, type_name: str) -> None:
-        self._farewells = [farewell for farewell in self._farewells if farewell.type != type_name]
-        if self.positions.get(type_name) == "":
-            del self.positions[type_name]
+    def _forget(self, key: str) -> None:
+        if self.positions.get(key) == "":
+            del self.positions[key]
 
     async def save(self) -> None:
         """Write the positions if they have moved. Raises LeaseLost when a later holder has claimed them."""

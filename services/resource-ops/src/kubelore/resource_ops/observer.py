@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,6 +18,8 @@ from kubelore.resource_ops import incarnation
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
 from kubelore.resource_ops.incarnation import ClusterReplaced
+from kubelore.resource_ops.namespace_watch import LeftOut, NamespacesByName, Watched, together
+from kubelore.resource_ops.positions import namespace_of, position_key, type_of
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.records import RecordMaker
 from kubelore.resource_ops.type_watch import Surroundings, TypeWatch, published
@@ -44,7 +46,10 @@ class Sealing:
 
 
 class ClusterObserver:
-    """Observes one cluster under a lease, fills its read model and publishes its changes."""
+    """Observes one cluster under a lease, fills its read model and publishes its changes.
+
+    `namespaces` limits it to these; empty means all, and what is in none.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class ClusterObserver:
         lease: Lease,
         model: ClusterModel,
         sealing: Sealing,
+        namespaces: Sequence[str] = (),
     ) -> None:
         self.cluster = model.cluster
         self.model = model
@@ -64,8 +70,10 @@ class ClusterObserver:
         self._client = KubeClient(access, policy, headers=outgoing)
         self._contact = Contact(self._client.ready, self._greet)
         self._checkpoint: Checkpoint | None = None
-        self._watches: dict[str, TypeWatch] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._namespaces = tuple(namespaces)
+        self._watches: dict[str, list[Watched]] = {}
+        """By type: one, or one per namespace."""
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._definitions_changed = asyncio.Event()
         self._changes: ChangeLog | None = None
         self._discovered = False
@@ -172,14 +180,51 @@ class ClusterObserver:
         await self._leave_removed(served, discovery.broken, around)
         refill = await self._leave_switched(served, discovery.broken)
         new = [name for name in sorted(served, key=_by_importance) if name not in self._watches]
-        interrupted = await around.changes.begin(name for name in new if published(name))
+        keys = [
+            position_key(name, namespace)
+            for name in new
+            if published(name)
+            for namespace in self._parts(served[name])
+        ]
+        interrupted = await around.changes.begin(keys)
         for name in new:
             self.model.learn(served[name])
-            watch = self._watches[name] = TypeWatch(
-                served[name], around, interrupted=name in interrupted, refill=name in refill
-            )
-            self._tasks[name] = group.create_task(watch.run())
+            self._begin(served[name], group, around, interrupted, refill=name in refill)
         self._discovered = True
+
+    def _parts(self, resource_type: ResourceType) -> Sequence[str]:
+        """The namespaces in which a type is watched, each by itself; one that is empty stands for all there is."""
+        if not self._namespaces:
+            return ("",)
+        return self._namespaces if resource_type.namespaced else ()
+
+    def _begin(
+        self,
+        resource_type: ResourceType,
+        group: asyncio.TaskGroup,
+        around: Surroundings,
+        interrupted: Container[str],
+        *,
+        refill: bool,
+    ) -> None:
+        """Start to observe a type, or say that it is left out."""
+        name = resource_type.name
+        watches: list[TypeWatch | NamespacesByName] = [
+            TypeWatch(
+                resource_type,
+                around,
+                namespace=namespace,
+                interrupted=position_key(name, namespace) in interrupted,
+                refill=refill,
+            )
+            for namespace in self._parts(resource_type)
+        ]
+        if name == NAMESPACES.name and not watches:
+            watches = [NamespacesByName(self._namespaces, around.client, around.contact, around.model)]
+        self._tasks[name] = [group.create_task(watch.run()) for watch in watches]
+        self._watches[name] = list(watches) or [
+            LeftOut(resource_type, f"only what is in {', '.join(self._namespaces)} is observed")
+        ]
 
     async def _leave_removed(
         self, served: Container[str], broken: Iterable[str], around: Surroundings
@@ -191,7 +236,8 @@ class ClusterObserver:
         to be there.
         """
         silent = {name.rpartition("/")[0] for name in broken}
-        known = self._watches.keys() | (around.changes.positions.keys() - around.changes.leaving)
+        published_once = {type_of(key) for key in around.changes.positions} - around.changes.leaving
+        known = self._watches.keys() | published_once
         missing = {name for name in known if name not in served and name.partition(".")[2] not in silent}
         for name in sorted(missing & self._missing):
             if name in self._watches:
@@ -203,7 +249,7 @@ class ClusterObserver:
         """Stop the watches of types that are served in another version by now; returns their names."""
         switched = {
             name
-            for name, watch in self._watches.items()
+            for name, (watch, *_) in self._watches.items()
             if name in served and watch.type.api_version not in broken and _differs(served[name], watch.type)
         }
         for name in switched:
@@ -211,18 +257,22 @@ class ClusterObserver:
         return switched
 
     async def _stop_watching(self, name: str) -> None:
-        task = self._tasks.pop(name)
+        tasks = self._tasks.pop(name)
         del self._watches[name]
-        task.cancel()
-        await asyncio.wait([task], timeout=STOP_S)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_S)
 
     async def _withdraw(self, name: str, around: Surroundings) -> None:
         """The type is no longer served: to consumers that is a gap and an empty list."""
         log.info("type withdrawn", cluster=self.cluster, type=name)
         self.model.drop_type(name)
         changes, records = around.changes, around.records
-        if (position := changes.positions.get(name)) is not None:
-            await changes.withdraw(records.gap(name, position), records.synced(name, position, 0))
+        for key, position in [item for item in changes.positions.items() if type_of(item[0]) == name]:
+            namespace = namespace_of(key)
+            gap = records.gap(name, position, namespace)
+            await changes.withdraw(gap, records.synced(name, position, 0, namespace))
 
     def state(self, types: Iterable[str] = (), count: int = 0) -> ClusterState:
         """How far the rows of these types (all when empty) can be trusted right now."""
@@ -233,7 +283,8 @@ class ClusterObserver:
 
     def _status(self, types: set[str]) -> tuple[ObserverStatus, str | None]:
         held = self._watches
-        watches = [held[name] for name in types if name in held] if types else list(held.values())
+        chosen = (held[name] for name in types if name in held) if types else held.values()
+        watches = [watch for parts in chosen for watch in _read(parts)]
         if not self._contact.reachable.is_set():
             listed = self._discovered and (not watches or any(watch.listed for watch in watches))
             return ("stale" if listed else "error"), self._contact.error or "not reached yet"
@@ -259,7 +310,7 @@ class ClusterObserver:
             objects=self.model.total(),
             published=self._changes.published if self._changes else 0,
             incarnation=self._checkpoint.incarnation if self._checkpoint else 0,
-            types=[watch.state() for _, watch in sorted(self._watches.items())] if with_types else [],
+            types=[together(parts) for _, parts in sorted(self._watches.items())] if with_types else [],
         )
 
 
@@ -272,6 +323,11 @@ def _rank(status: str, named: bool) -> int:
     if status == "skipped":
         return 0 if named else _HARMLESS
     return next((rank for rank, name in enumerate(_RANKS) if name == status), _HARMLESS)
+
+
+def _read(parts: list[Watched]) -> list[Watched]:
+    """The parts of a type that count for its status: a namespace that may not be read does not spoil the others."""
+    return parts if len(parts) == 1 else [part for part in parts if part.status != "skipped"] or parts
 
 
 def _differs(served: ResourceType, watched: ResourceType) -> bool:

@@ -127,7 +127,7 @@ class ClusterModel:
         """
         table = self._table(resource_type)
         facts = read(table.type, raw)
-        return self._put(table, facts, raw, floor=table.floor)
+        return self._put(table, facts, raw, floor=table.floor(facts.meta.namespace))
 
     def _put(
         self, table: Table, facts: Facts, raw: bytes, *, floor: int | str = 0, force: bool = False
@@ -181,13 +181,15 @@ class ClusterModel:
         self._remove(row)
         return held
 
-    def begin_list(self, resource_type: ResourceType, *, regressed: bool = False) -> Listing:
-        """Start taking in a complete list, page by page.
+    def begin_list(
+        self, resource_type: ResourceType, *, namespace: str = "", regressed: bool = False
+    ) -> Listing:
+        """Start taking in a complete list (of one namespace, when it is named), page by page.
 
         `regressed` when the server's resourceVersions went back (a restored
         etcd): then what is listed wins over what is held, whatever its number.
         """
-        return Listing(self, self._table(resource_type), regressed=regressed)
+        return Listing(self, self._table(resource_type), namespace=namespace, regressed=regressed)
 
     def replace(self, resource_type: ResourceType, items: Iterable[bytes], rv: str) -> list[Vanished]:
         """Take in a complete list at once; returns what it no longer held."""
@@ -220,10 +222,12 @@ class ClusterModel:
         """Keep whole objects again; those held turn whole as they arrive anew: list the type after this."""
         self._table(resource_type).metadata_only = False
 
-    def count(self, name: str) -> int:
-        """How many objects of a type are held."""
+    def count(self, name: str, namespace: str = "") -> int:
+        """How many objects of a type (in one namespace, when it is named) are held."""
         table = self.tables.get(name)
-        return table.count if table else 0
+        if table is None:
+            return 0
+        return len(table.names.get(namespace, ())) if namespace else table.count
 
     def total(self) -> int:
         """How many objects are held."""
@@ -245,11 +249,12 @@ class Listing:
     given up halfway removes nothing.
     """
 
-    def __init__(self, model: ClusterModel, table: Table, *, regressed: bool) -> None:
+    def __init__(self, model: ClusterModel, table: Table, *, namespace: str, regressed: bool) -> None:
         self._model = model
         self._table = table
+        self._namespace = namespace
         self._regressed = regressed
-        self._unseen = BitMap(table.numbers)
+        self._unseen = BitMap(row.number for row in table.within(namespace))
 
     def add(self, raw: bytes) -> Upserted:
         """Take in one item; raises Invalid for bytes that are no object."""
@@ -264,12 +269,12 @@ class Listing:
         """Remove what did not come, and return it with its last known state."""
         table, gone = self._table, []
         newer = version(rv)
-        for row in [row for row in table if row.number in self._unseen]:
+        for row in [row for row in table.within(self._namespace) if row.number in self._unseen]:
             if not self._regressed and older(newer, row.rv):
                 continue
             gone.append(Vanished(row.id, row.uid, str(row.rv), row.whole()))
             self._model._remove(row)  # pyright: ignore[reportPrivateUsage]
-        table.floor = newer
+        table.floors[self._namespace] = newer
         return gone
 
 

@@ -95,18 +95,19 @@ class RecordMaker:
             sealed=manifest.sealed,
         )
 
-    def gap(self, type_name: str, after_rv: str) -> Gap:
-        """What happened to a type after `after_rv` is not known."""
+    def gap(self, type_name: str, after_rv: str, namespace: str = "") -> Gap:
+        """What happened to a type (in one namespace, when it is named) after `after_rv` is not known."""
         return Gap(
             cluster=self.cluster,
             incarnation=self.incarnation,
             type=type_name,
             after_rv=after_rv,
             at=time.time(),
+            namespace=namespace,
         )
 
-    def synced(self, type_name: str, rv: str, count: int) -> Synced:
-        """Every object of a type has been published as of `rv`."""
+    def synced(self, type_name: str, rv: str, count: int, namespace: str = "") -> Synced:
+        """Every object of a type (in one namespace, when it is named) has been published as of `rv`."""
         return Synced(
             cluster=self.cluster,
             incarnation=self.incarnation,
@@ -114,4 +115,5 @@ class RecordMaker:
             rv=rv,
             count=count,
             at=time.time(),
+            namespace=namespace,
         )

@@ -13,8 +13,9 @@ from kubelore.resource_ops.codec import Codec
 class Table:
     """The rows of one type in one cluster, by namespace and name.
 
-    `floor` is the resourceVersion of the last complete list: what that list
-    did not hold, and is not newer, has gone. `partial` are the numbers of rows
+    `floors` are the resourceVersions of the last complete lists, by the
+    namespace that was listed (empty for all): what such a list did not hold,
+    and is not newer, has gone. `partial` are the numbers of rows
     held as metadata only.
     """
 
@@ -23,7 +24,7 @@ class Table:
         "cluster",
         "codec",
         "count",
-        "floor",
+        "floors",
         "metadata_only",
         "names",
         "numbers",
@@ -39,7 +40,7 @@ class Table:
         self.numbers = BitMap()
         self.count = 0
         self.bytes = 0
-        self.floor: int | str = 0
+        self.floors: dict[str, int | str] = {}
         self.metadata_only = False
         self.partial = BitMap()
 
@@ -51,6 +52,14 @@ class Table:
     def __iter__(self) -> Iterator[Row]:
         for names in self.names.values():
             yield from names.values()
+
+    def within(self, namespace: str) -> Iterator[Row]:
+        """The rows of a namespace; all of them when it is empty."""
+        return iter(self.names.get(namespace, {}).values()) if namespace else iter(self)
+
+    def floor(self, namespace: str) -> int | str:
+        """The resourceVersion of the last complete list that an object of this namespace would have been in."""
+        return self.floors.get(namespace) or self.floors.get("", 0)
 
     def put(self, row: Row) -> None:
         """Add a row that is not held yet."""

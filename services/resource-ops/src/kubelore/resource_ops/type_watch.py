@@ -1,4 +1,4 @@
-"""One resource type of one cluster: listed once, then watched from its checkpoint.
+"""One resource type of one cluster (or of one of its namespaces): listed once, then watched from its checkpoint.
 
 A (re)started watch lists to fill the read model, but follows the changes from
 the checkpoint, so that what happened while nobody looked is published too.
@@ -14,8 +14,6 @@ import secrets
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
-
 from kubelore.common.bus import LeaseLost
 from kubelore.common.contracts.changes import UNPUBLISHED, Kind
 from kubelore.common.contracts.resources import TypeState
@@ -37,6 +35,8 @@ from kubelore.common.kube import KubeClient, ListPage, ResourceType, WatchEvent
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
+from kubelore.resource_ops.namespace_watch import Status
+from kubelore.resource_ops.positions import position_key
 from kubelore.resource_ops.read_model import ClusterModel, Listing
 from kubelore.resource_ops.records import Manifest, RecordMaker
 from kubelore.resource_ops.replay import Replay
@@ -55,9 +55,6 @@ _DEFINITIONS = ("customresourcedefinitions.apiextensions.k8s.io", "apiservices.a
 UNREADABLE = (Invalid, UpstreamError, TooLarge, BadRequest)
 """What is wrong with one object for good; anything else may pass."""
 _KINDS: dict[str, Kind] = {"ADDED": "created", "MODIFIED": "updated", "DELETED": "deleted"}
-
-Status = Literal["syncing", "live", "stale", "skipped", "error"]
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -80,6 +77,7 @@ def published(type_name: str) -> bool:
 class TypeWatch:
     """Keeps the read model and the change log of one type in step with the API server.
 
+    `namespace` limits it to one; empty means all, and cluster-scoped types.
     `interrupted`: an earlier first list of the type was published in part.
     `refill`: what the model holds of it came another way (in another version),
     so the list replaces it.
@@ -90,16 +88,19 @@ class TypeWatch:
         resource_type: ResourceType,
         around: Surroundings,
         *,
+        namespace: str = "",
         interrupted: bool = False,
         refill: bool = False,
     ) -> None:
         self.type = resource_type
+        self.namespace = namespace
+        self.key = position_key(resource_type.name, namespace)
         self.status: Status = "syncing"
         self.detail = ""
         self.rv = ""
         self._around = around
         self._publishes = published(resource_type.name)
-        self._checkpoint = around.changes.positions.get(resource_type.name, "") if self._publishes else ""
+        self._checkpoint = around.changes.positions.get(self.key, "") if self._publishes else ""
         self._lost = interrupted
         self._refill = refill
         self.listed = False
@@ -114,7 +115,7 @@ class TypeWatch:
 
     def state(self) -> TypeState:
         """How this type stands, for the observer's report."""
-        count = self._around.model.count(self.type.name)
+        count = self._around.model.count(self.type.name, self.namespace)
         return TypeState(type=self.type.name, status=self.status, count=count, rv=self.rv, detail=self.detail)
 
     async def run(self) -> None:
@@ -181,12 +182,13 @@ class TypeWatch:
             await self._list()
         elif self.status != "live":
             # A watch that is refused slowly would look live until then, so something small is asked first.
-            await self._around.client.list(self.type, limit=1)
+            await self._around.client.list(self.type, namespace=self.namespace, limit=1)
         # Said before the first event, since a quiet type may have none for a minute.
         if not self._stuck:
             self._report_live()
         opened, heard = time.monotonic(), False
-        async with aclosing(self._around.client.watch(self.type, rv=self.rv)) as events:
+        stream = self._around.client.watch(self.type, namespace=self.namespace, rv=self.rv)
+        async with aclosing(stream) as events:
             async for event in events:
                 heard = self._stuck = True
                 self._around.contact.heard()
@@ -206,8 +208,9 @@ class TypeWatch:
             publish = self._publishes and (self._lost or not self._checkpoint)
             listed_rv = await self._list_pages(publish)
         if publish:
-            count = around.model.count(self.type.name)
-            await around.changes.append(around.records.synced(self.type.name, listed_rv, count))
+            count = around.model.count(self.type.name, self.namespace)
+            synced = around.records.synced(self.type.name, listed_rv, count, self.namespace)
+            await around.changes.append(synced, self.key)
         catch_up = self._checkpoint if self._publishes and not publish else ""
         if catch_up and older(version(listed_rv), version(catch_up)):
             self._lost = self._refill = True
@@ -220,7 +223,7 @@ class TypeWatch:
     async def _list_pages(self, publish: bool) -> str:
         """Read every page into the model; returns the list's resourceVersion."""
         around, token = self._around, ""
-        held = around.model.begin_list(self.type, regressed=self._refill)
+        held = around.model.begin_list(self.type, namespace=self.namespace, regressed=self._refill)
         self._unreadable = 0
         while True:
             page = await self._read_page(token)
@@ -238,7 +241,9 @@ class TypeWatch:
 
     async def _read_page(self, token: str) -> ListPage:
         try:
-            page = await self._around.client.list(self.type, limit=self._page, continue_=token)
+            page = await self._around.client.list(
+                self.type, namespace=self.namespace, limit=self._page, continue_=token
+            )
         except (TooLarge, DeadlineExceeded):
             self._page = max(self._page // 5, LEAST_PAGE)
             raise
@@ -249,7 +254,8 @@ class TypeWatch:
         """Once the first page is there: from now on, and until `synced`, a list that starts over is a gap."""
         around = self._around
         if self._lost:
-            await around.changes.append(around.records.gap(self.type.name, self._checkpoint))
+            gap = around.records.gap(self.type.name, self._checkpoint, self.namespace)
+            await around.changes.append(gap, self.key)
         self._lost = True
 
     async def _admit(self, held: Listing, raw: bytes, publish: bool) -> None:
@@ -258,7 +264,8 @@ class TypeWatch:
             manifest = around.records.admit(self.type, raw)
             held.add(manifest.raw)
             if publish:
-                await around.changes.append(await around.records.change(self.type, manifest, "observed"))
+                record = await around.records.change(self.type, manifest, "observed")
+                await around.changes.append(record, self.key)
         except UNREADABLE as error:
             self._pass_over(error)
 
@@ -278,7 +285,7 @@ class TypeWatch:
         if event.kind == "BOOKMARK":
             self.rv = event.rv or self.rv
             if self._publishes and event.rv:
-                around.changes.bookmark(self.type.name, event.rv)
+                around.changes.bookmark(self.key, event.rv)
             return
         try:
             manifest = around.records.admit(self.type, event.object)
@@ -301,7 +308,7 @@ class TypeWatch:
             if (before := self._replay.pass_by(self.type.name, manifest)) is not None:
                 old_rv, was = before.rv, before.was
             change = await around.records.change(self.type, manifest, kind, old_rv=old_rv, was=was)
-            await around.changes.append(change)
+            await around.changes.append(change, self.key)
 
 
 def _jittered(seconds: float) -> float:

@@ -67,17 +67,24 @@ class Change(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="record
 
 
 class Gap(msgspec.Struct, kw_only=True, tag_field="record", tag="gap"):
-    """The API server no longer had what happened to a type after `after_rv`: `observed` changes follow."""
+    """The API server no longer had what happened to a type after `after_rv`: `observed` changes follow.
+
+    With `namespace` it concerns the objects of that namespace alone.
+    """
 
     cluster: str
     incarnation: int
     type: str
     after_rv: str
     at: float
+    namespace: str = ""
 
 
 class Synced(msgspec.Struct, kw_only=True, tag_field="record", tag="synced"):
-    """Every object of a type has been published as of `rv`; what a consumer holds and did not see is gone."""
+    """Every object of a type has been published as of `rv`; what a consumer holds and did not see is gone.
+
+    With `namespace` it concerns the objects of that namespace alone.
+    """
 
     cluster: str
     incarnation: int
@@ -85,6 +92,7 @@ class Synced(msgspec.Struct, kw_only=True, tag_field="record", tag="synced"):
     rv: str
     count: int
     at: float
+    namespace: str = ""
 
 
 class Applied(msgspec.Struct, kw_only=True, tag_field="record", tag="applied"):
