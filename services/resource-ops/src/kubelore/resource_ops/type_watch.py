@@ -14,6 +14,7 @@ import secrets
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
+
 from kubelore.common.bus import LeaseLost
 from kubelore.common.contracts.changes import UNPUBLISHED, Kind
 from kubelore.common.contracts.resources import TypeState
