@@ -1,7 +1,7 @@
 """Talking to Kubernetes: cleansed kubeconfigs, a client over raw bytes, and the API's small languages.
 
 Layers, lowest first: values (`resource_type`, `access`, `selectors`,
-`quantity`, `meta`, `documents`) - rules (`addresses`, `credentials`,
+`quantity`, `meta`, `documents`, `differences`) - rules (`addresses`, `credentials`,
 `kubeconfig`) - connections (`tls`, `transport`, `errors`) - verbs (`reading`,
 `writing`, `containers`, `discovery`, `connection_test`) - `client`. Nothing
 else in Kubelore talks to an API server.
