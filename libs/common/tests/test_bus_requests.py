@@ -22,6 +22,7 @@ from kubelore.common.errors import (
     TooManyRequests,
     Unavailable,
 )
+from kubelore.common.operations import current_operation, new_operation_id, operating
 
 
 class Ask(msgspec.Struct):
@@ -52,6 +53,23 @@ async def serving(bus: Bus):
     yield serve
     for service in started:
         await service.stop()
+
+
+async def test_the_operation_under_way_travels_with_a_request_and_ends_with_it(bus: Bus, serving) -> None:
+    seen: list[str] = []
+
+    async def note(_: Ask) -> Answer:
+        seen.append(current_operation())
+        return Answer()
+
+    await serving(note)
+    operation = new_operation_id()
+    with operating(operation):
+        await bus.request(ECHO, Ask())
+    await bus.request(ECHO, Ask())
+    with operating("forged *.>"):
+        await bus.request(ECHO, Ask())
+    assert seen == [operation, "", ""]
 
 
 async def sized(ask: Ask) -> Answer:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from kubelore.common.authz import ADMINISTRATOR
 from kubelore.common.bus import Leases, connect
 from kubelore.common.errors import Invalid, Unavailable
+from kubelore.common.operations import is_operation_id
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.problems import Boundary
@@ -48,6 +49,16 @@ async def test_no_other_credential_is_taken(world) -> None:
 async def test_the_token_is_taken_whatever_the_case_of_its_scheme(world) -> None:
     answer = await world.stranger.get("/api/k8s/clusters/list", headers={"Authorization": f"bearer {TOKEN}"})
     assert answer.status_code == 200
+
+
+async def test_a_mutating_request_is_an_operation_with_an_id_also_when_it_is_refused(world) -> None:
+    seen = []
+    for client, method in ((world.http, "DELETE"), (world.http, "DELETE"), (world.stranger, "DELETE")):
+        answer = await client.request(method, "/api/k8s/clusters/nowhere")
+        seen.append(answer.headers["operation-id"])
+    assert all(is_operation_id(found) for found in seen)
+    assert len(set(seen)) == 3
+    assert "operation-id" not in (await world.http.get("/api/k8s/clusters/list")).headers
 
 
 async def test_health_and_pages_answer_everybody(world) -> None:

@@ -14,6 +14,7 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.limits import Limits
+from kubelore.gateway.operations import Operations
 from kubelore.gateway.problems import Boundary, install
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
@@ -56,6 +57,7 @@ def build_app(
     # The last is the outermost.
     app.add_middleware(Authentication, token=settings.read_admin_token())
     app.add_middleware(Boundary)
+    app.add_middleware(Operations)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Tracing)
     return app

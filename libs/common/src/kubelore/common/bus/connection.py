@@ -29,6 +29,7 @@ from kubelore.common.bus.streams import StreamLimits, ensure_streams
 from kubelore.common.callers import VERIFY_FILE, CallerSigner, CallerVerifier, outgoing_token
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import DeadlineExceeded, TooLarge, Unavailable
+from kubelore.common.operations import current_operation
 from kubelore.common.settings import CommonSettings
 from kubelore.common.telemetry import get_logger, inject, span
 
@@ -146,6 +147,8 @@ class Bus:
             inject(headers)
             if endpoint.on_behalf and (token := outgoing_token(self.signer, self.speaks_for)):
                 headers[wire.CALLER] = token
+            if operation := current_operation():
+                headers[wire.OPERATION] = operation
             try:
                 async with asyncio.timeout(budget):
                     reply = await self.ask(

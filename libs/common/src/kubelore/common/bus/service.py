@@ -36,6 +36,7 @@ from kubelore.common.errors import (
     TooManyRequests,
     Unauthenticated,
 )
+from kubelore.common.operations import is_operation_id, operating
 from kubelore.common.telemetry import get_logger, span
 
 if TYPE_CHECKING:
@@ -156,7 +157,11 @@ class Service:
         budget = _budget(headers.get(wire.DEADLINE), lane.endpoint.deadline_s)
         name = f"{lane.endpoint.service}.{lane.endpoint.name}"
         try:
-            with span(f"serve {name}", kind=SpanKind.SERVER, carrier=headers), self._caller(lane, headers):
+            with (
+                span(f"serve {name}", kind=SpanKind.SERVER, carrier=headers),
+                self._caller(lane, headers),
+                operating(_operation(headers)),
+            ):
                 await self._within(budget, name, self._work(lane, request))
             lane.served += 1
         except KubeloreError as error:
@@ -218,6 +223,12 @@ class Service:
                 await request.respond(data, headers)
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             log.info("reply not sent", subject=request.subject, error=type(error).__name__)
+
+
+def _operation(headers: Mapping[str, str]) -> str:
+    """The operation that a request is part of; empty when it names none, or nothing that is one."""
+    named = headers.get(wire.OPERATION, "")
+    return named if is_operation_id(named) else ""
 
 
 def _budget(header: str | None, default_s: float) -> float:

@@ -28,6 +28,8 @@ DEADLINE = "Kubelore-Deadline"
 """Milliseconds the caller will still wait: relative, so that clocks of two machines need not agree."""
 CALLER = "Kubelore-Caller"
 """The gateway's word for whom the request is made (`kubelore.common.callers`)."""
+OPERATION = "Kubelore-Operation"
+"""The id of the operation that the request is part of (`kubelore.common.operations`)."""
 SESSION = "Kubelore-Session"
 SIZE = "Kubelore-Size"
 

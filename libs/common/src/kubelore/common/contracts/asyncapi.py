@@ -25,6 +25,7 @@ REQUEST_HEADERS = {
     "Kubelore-Deadline": "Milliseconds the caller will still wait; the service stops then.",
     "Kubelore-Caller": "Where somebody is needed on whose behalf it is asked: the gateway's word for them, "
     "a JWT (Ed25519) good for 60 s.",
+    "Kubelore-Operation": "While something is changed: the id of the operation that this is part of (UUIDv7).",
     "traceparent": "W3C trace context.",
 }
 REPLY_HEADERS = {
