@@ -38,13 +38,17 @@ from kubelore.common.contracts.clusters import (
 from kubelore.common.contracts.resources import (
     ClusterState,
     Column,
+    Dictionaries,
     Fetch,
     Get,
+    NamedDictionaries,
     Object,
     Objects,
     ObserverRef,
     ObserverReport,
     ObserverReports,
+    Packed,
+    PackedRows,
     Page,
     Query,
     ResolvedTypes,
@@ -55,6 +59,7 @@ from kubelore.common.contracts.resources import (
 )
 from kubelore.common.crypto import Keyring
 from kubelore.common.errors import BadRequest, KubeloreError, NotFound
+from kubelore.common.frames import Dictionary, Head
 from kubelore.common.kube.selectors import LabelSelector
 from kubelore.common.settings import CommonSettings
 from kubelore.gateway.__main__ import main
@@ -151,6 +156,34 @@ class StandInRegistry:
         return Inspection(contexts=[], current_context=None)
 
 
+def packed(objects: list[bytes], dictionary: Dictionary, view: str) -> Packed:
+    """Objects as resource-ops packs them, cut behind their metadata."""
+    return Packed(
+        frames=b"".join(frames := [_packed(raw, dictionary, view) if raw else b"" for raw in objects]),
+        lengths=[len(frame) for frame in frames],
+        uses=[0] * len(frames),
+        dictionaries=[dictionary.fingerprint()],
+    )
+
+
+def _packed(raw: bytes, dictionary: Dictionary, view: str) -> bytes:
+    metadata = _json(json.loads(raw)["metadata"])
+    at = raw.find(metadata)
+    frame = _compressed(metadata, dictionary.metadata)
+    rest = raw[:at] + raw[at + len(metadata) :]
+    head = Head(0, len(frame), at, 0, 0).pack()
+    return head + frame + (_compressed(rest, dictionary.rest) if view == "object" else b"")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _compressed(data: bytes, dictionary: bytes) -> bytes:
+    learned = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+    return zstandard.ZstdCompressor(dict_data=learned).compress(data)
+
+
 class Replica:
     """One replica of resource-ops by its contract: objects by id, and the types it knows.
 
@@ -164,6 +197,7 @@ class Replica:
         self.types = {"pods", "configmaps"}
         self.status: dict[str, str] = {}
         self.asked: list[tuple[str, Any]] = []
+        self.dictionary = Dictionary()
         self.before: Callable[[str], Awaitable[None]] | None = None
         self.leases: list[Any] = []
         self.service = Service(bus, resources.SERVICE, "0.0.1")
@@ -172,6 +206,7 @@ class Replica:
         self.service.serve(resources.GET, self.get)
         self.service.serve(resources.RESOLVE, self.resolve)
         self.service.serve(resources.OBSERVERS, self.observers)
+        self.service.serve(resources.DICTIONARIES, self.dictionaries)
 
     async def observe(self, *names: str) -> None:
         """Hold the leases of clusters, by which the gateway finds their owner."""
@@ -221,14 +256,28 @@ class Replica:
         counts = [sum(found.startswith(f"{name}:") for _, found in matching) for name in query.clusters]
         states = [self._state(name, count) for name, count in zip(query.clusters, counts, strict=True)]
         columns = [Column(name="Name")] if query.view == "table" else []
-        return Page(rows=rows[: query.limit], clusters=states, total=len(matching), columns=columns)
+        page = Page(rows=rows[: query.limit], clusters=states, total=len(matching), columns=columns)
+        if query.packed and query.objects and query.view != "table":
+            objects = packed([row.object for row in page.rows], self.dictionary, query.view)
+            last = page.rows[-1].key if page.rows else None
+            page.packed = PackedRows(ids=[row.id for row in page.rows], objects=objects, last=last)
+            page.rows = []
+        return page
 
     def _body(self, found: str) -> bytes:
-        return json.dumps(self.objects[found]).encode() if found in self.objects else b""
+        return _json(self.objects[found]) if found in self.objects else b""
 
     async def fetch(self, request: Fetch) -> Objects:
         await self._asked("fetch", request)
-        return Objects([self._body(found) for found in request.ids])
+        bodies = [self._body(found) for found in request.ids]
+        if request.packed and request.view != "table":
+            return Objects([], packed(bodies, self.dictionary, request.view))
+        return Objects(bodies)
+
+    async def dictionaries(self, request: NamedDictionaries) -> Dictionaries:
+        await self._asked("dictionaries", request)
+        known = {self.dictionary.fingerprint(): self.dictionary}
+        return Dictionaries({name: known[name] for name in request.fingerprints if name in known})
 
     async def get(self, request: Get) -> Object:
         await self._asked("get", request)

@@ -8,12 +8,22 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from kubelore.common.contracts import resources
-from kubelore.common.contracts.resources import Fetch, Get, ListTypes, ObserverRef, Query, ResolveTypes
+from kubelore.common.contracts.resources import (
+    Fetch,
+    Get,
+    ListTypes,
+    NamedDictionaries,
+    ObserverRef,
+    Query,
+    ResolveTypes,
+)
 from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, NotFound, Unavailable
+from kubelore.common.frames import Dictionary, Unpacker
 from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import main
@@ -64,6 +74,43 @@ async def test_objects_are_fetched_by_id_in_the_order_asked_for(asker) -> None:
     found = await asker.ask(resources.FETCH, Fetch(ids=[ids[1], "sim-01:pods:default:none", ids[0]]))
     names = [json.loads(raw)["metadata"]["name"] if raw else "" for raw in found.objects]
     assert names == [ids[1].rsplit(":", 1)[1], "", ids[0].rsplit(":", 1)[1]]
+
+
+@pytest.mark.parametrize("view", ["object", "metadata"])
+async def test_packed_objects_unpack_to_what_is_answered_otherwise(asker, view) -> None:
+    asked = Query(clusters=["sim-01"], view=view)
+    plain = await asker.ask(resources.QUERY, asked)
+    page = await asker.ask(resources.QUERY, msgspec.structs.replace(asked, packed=True))
+    assert (page.rows, page.total, page.clusters) == ([], plain.total, plain.clusters)
+    assert page.packed.ids == [row.id for row in plain.rows]
+    assert page.packed.last == plain.rows[-1].key
+    expected = [row.object for row in plain.rows]
+    assert await unpacked(asker, page.packed.objects, view) == expected
+    ids = ["sim-01:pods:default:none", *page.packed.ids]
+    fetched = await asker.ask(resources.FETCH, Fetch(ids=ids, view=view, packed=True))
+    assert fetched.objects == []
+    assert await unpacked(asker, fetched.packed, view) == [b"", *expected]
+
+
+async def unpacked(asker, packed, view) -> list[bytes]:
+    answer = await asker.ask(resources.DICTIONARIES, NamedDictionaries(packed.dictionaries))
+    named = [answer.items.get(name, Dictionary()) for name in packed.dictionaries]
+    assert [found.fingerprint() for found in named] == packed.dictionaries
+    frames, found = packed.frames, []
+    for length, use in zip(packed.lengths, packed.uses, strict=True):
+        frame, frames = frames[:length], frames[length:]
+        unpacker = Unpacker(named[use])
+        pieces = unpacker.whole_pieces if view == "object" else unpacker.partial_pieces
+        found.append(b"".join(pieces(frame)) if frame else b"")
+    assert not frames
+    return found
+
+
+async def test_a_table_is_never_packed(asker) -> None:
+    page = await asker.ask(
+        resources.QUERY, Query(clusters=["sim-01"], types=["pods"], view="table", packed=True)
+    )
+    assert (len(page.rows), page.packed) == (5, None)
 
 
 async def test_a_get_waits_for_the_version_that_was_just_written(asker) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubelore.common.errors import IntegrityError
+from kubelore.common.frames import Dictionary, Unpacker, metadata_only, partial_size, whole_size
 from kubelore.common.kube.facts import read
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import SAMPLES, TRAIN_AT, Codec, split
@@ -48,6 +51,10 @@ def test_any_object_comes_back_byte_for_byte(body, meta, managed, separators, pl
     assert msgspec.json.decode(codec.lean(packed)).keys() == dict(entries).keys()
     partial = json.loads(codec.partial(packed))
     assert partial["kind"] == "PartialObjectMetadata"
+    unpacker, short = Unpacker(Dictionary()), metadata_only(packed)
+    assert b"".join(unpacker.whole_pieces(memoryview(packed))) == raw
+    assert b"".join(unpacker.partial_pieces(memoryview(short))) == codec.partial(packed)
+    assert (whole_size(packed), partial_size(short)) == (len(raw), len(codec.partial(packed)))
     if separators == (",", ":"):
         assert partial["metadata"] == {key: value for key, value in metadata if key != "managedFields"}
 
@@ -75,3 +82,34 @@ def test_no_dictionary_is_made_of_secrets():
     codec = models.codec("secrets")
     later = codec.pack(_parts(_widget(1)))
     assert later == Codec(learn=False).pack(_parts(_widget(1)))
+    assert codec.dictionaries() == {}
+    assert codec.fingerprint(later) == ""
+
+
+def test_a_dictionary_has_the_name_of_its_bytes():
+    first, same, other = (Codec() for _ in range(3))
+    for number in range(TRAIN_AT[-1]):
+        first.pack(_parts(_widget(number)))
+        same.pack(_parts(_widget(number)))
+        other.pack(_parts(_widget(number + 1)))
+    named = [set(codec.dictionaries()) for codec in (first, same, other)]
+    assert named[0] == named[1] != named[2]
+    assert all(name == found.fingerprint() for name, found in first.dictionaries().items())
+
+
+def test_what_does_not_unpack_is_an_error_of_ours():
+    codec = Codec()
+    packed = [codec.pack(_parts(_widget(number))) for number in range(TRAIN_AT[-1] + 1)][-1]
+    other = Codec()
+    for number in range(500, 500 + TRAIN_AT[-1]):
+        other.pack(_parts(_widget(number)))
+    (dictionary,) = other.dictionaries().values()
+    for unpacker, bytes_ in (
+        (Unpacker(Dictionary()), packed),
+        (Unpacker(dictionary), packed[:-20]),
+        (Unpacker(dictionary), packed[:17] + b"no frame" + packed[25:]),
+    ):
+        with pytest.raises(IntegrityError):
+            unpacker.whole(bytes_)
+    with pytest.raises(IntegrityError):
+        whole_size(packed[:17] + b"no frame" + packed[25:])

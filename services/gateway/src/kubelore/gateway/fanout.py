@@ -2,6 +2,7 @@
 
 With a single replica the objects come back at once. With several, phase one
 returns only keys, the merge finds the winners, and phase two fetches those.
+Objects come packed, as the replicas hold them, and are unpacked while they are sent.
 Rows of a replica that does not answer within its second are missing, and its
 clusters say so. A type is unknown when every replica says so; where some know
 it, the clusters of the others just have no rows of it.
@@ -24,25 +25,31 @@ from kubelore.common.contracts import resources
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.resources import (
     ClusterState,
+    Column,
     Fetch,
     Get,
     Object,
     ObserverRef,
+    Packed,
     Page,
     Query,
     ResolvedTypes,
     ResolveTypes,
-    Row,
     SortKey,
+    View,
 )
 from kubelore.common.errors import (
     BadRequest,
     DeadlineExceeded,
+    IntegrityError,
     KubeloreError,
     TooLarge,
     Unavailable,
 )
+from kubelore.common.frames import Buffer, Unpacker
 from kubelore.common.telemetry import get_logger
+from kubelore.gateway.dictionaries import Unpackers
+from kubelore.gateway.items import Items, Unpacked
 from kubelore.gateway.roster import Roster
 
 log = get_logger(__name__)
@@ -54,10 +61,22 @@ _SILENT = "its observer does not answer"
 
 
 @dataclass(slots=True)
+class Found:
+    """An answer over all clusters: the objects, how far they can be trusted, and where the next page begins."""
+
+    items: Items
+    clusters: list[ClusterState]
+    total: int
+    columns: list[Column]
+    last: SortKey | None
+
+
+@dataclass(slots=True)
 class _Heard:
     """What came of asking one replica: a page, or a page of nothing and why."""
 
     page: Page
+    unpacked: Unpacked | None = None
     unknown: dict[str, BadRequest] = field(default_factory=dict)
     failure: KubeloreError | None = None
 
@@ -68,9 +87,10 @@ class FanOut:
     def __init__(self, bus: Bus, roster: Roster) -> None:
         self._bus = bus
         self._roster = roster
+        self._unpackers = Unpackers(bus)
 
-    async def query(self, query: Query) -> tuple[Page, SortKey | None]:
-        """The page over all clusters of the query, whoever observes them, and the key behind which the next begins.
+    async def query(self, query: Query) -> Found:
+        """The page over all clusters of the query, whoever observes them.
 
         Raises BadRequest when the query itself is refused (an unknown type, a
         malformed selector), TooLarge when the page would be, and what went wrong
@@ -79,7 +99,7 @@ class FanOut:
         owned, orphans = self._roster.by_owner(query.clusters)
         # Cells belong to the columns of their page, so a table comes in one phase.
         at_once = len(owned) <= 1 or query.view == "table"
-        first = msgspec.structs.replace(query, objects=at_once and query.objects)
+        first = msgspec.structs.replace(query, objects=at_once and query.objects, packed=at_once)
         heard = await asyncio.gather(
             *(
                 self._ask(owner, msgspec.structs.replace(first, clusters=names))
@@ -89,12 +109,21 @@ class FanOut:
         if not orphans:
             _raise_if_all_refuse(query.types, heard)
         merged = _merge([one.page for one in heard], query, [_lost(name, _UNOWNED) for name in orphans])
-        last = merged.rows[-1].key if len(merged.rows) == query.limit < merged.total else None
-        if query.objects and not at_once:
-            await self._fetch(
-                merged, query, {name: owner for owner, names in owned.items() for name in names}
-            )
-        return merged, last
+        items = Items(query.view)
+        packed = next((one for one in heard if one.unpacked), None)
+        if packed and packed.unpacked and packed.page.packed:
+            items.extend(packed.page.packed.ids, packed.unpacked)
+            last, taken = packed.page.packed.last, len(items)
+        else:
+            last, taken = (merged.rows[-1].key if merged.rows else None), len(merged.rows)
+            await self._fill(items, merged, at_once, owned)
+        return Found(
+            items=items,
+            clusters=merged.clusters,
+            total=merged.total,
+            columns=merged.columns,
+            last=last if taken == query.limit < merged.total else None,
+        )
 
     async def get(self, caller: Caller, request: Get) -> Object:
         """One object from the replica that observes its cluster."""
@@ -149,7 +178,11 @@ class FanOut:
 
         try:
             page, unknown = await _without_unknown(query.types, ask)
-            return _Heard(page or await self._states(owner, query.clusters, until), unknown)
+            if page is None:
+                return _Heard(await self._states(owner, query.clusters, until), unknown=unknown)
+            rows = page.packed
+            unpacked = await self._unpacked(owner, rows.objects, len(rows.ids), until) if rows else None
+            return _Heard(page, unpacked, unknown)
         except (BadRequest, TooLarge):
             raise
         except KubeloreError as error:
@@ -169,34 +202,53 @@ class FanOut:
         missing = set(clusters).difference(state.name for state in states)
         return Page(rows=[], clusters=[*states, *(_lost(name, _SILENT) for name in missing)], total=0)
 
-    async def _fetch(self, page: Page, query: Query, owners: dict[str, str]) -> None:
-        """Phase two: fill in the winners' objects; a row whose object has gone meanwhile is dropped.
+    async def _fill(self, items: Items, page: Page, at_once: bool, owned: dict[str, list[str]]) -> None:
+        """The objects of a merged page's rows, which have them already, or are fetched (phase two).
 
         Asked is who gave the key, even where another replica has taken over since.
+        A row whose object has gone meanwhile is dropped.
         """
-        by_owner: dict[str, list[Row]] = {}
+        if at_once:
+            for row in page.rows:
+                items.add(row.id, row.object, None)
+            return
+        owners = {name: owner for owner, names in owned.items() for name in names}
+        by_owner: dict[str, list[str]] = {}
         for row in page.rows:
-            by_owner.setdefault(owners[_cluster_of(row)], []).append(row)
-        silent = await asyncio.gather(
-            *(self._fetch_from(owner, rows, query) for owner, rows in by_owner.items())
+            by_owner.setdefault(owners[_cluster_of(row.id)], []).append(row.id)
+        replies = await asyncio.gather(
+            *(self._fetch_from(owner, ids, items.view) for owner, ids in by_owner.items())
         )
-        lost = {cluster for clusters in silent for cluster in clusters}
-        page.clusters = [_lost(one.name, _SILENT) if one.name in lost else one for one in page.clusters]
-        page.rows = [row for row in page.rows if row.object]
+        found: dict[str, tuple[Buffer, Unpacker]] = {}
+        silent: set[str] = set()
+        for ids, unpacked in zip(by_owner.values(), replies, strict=True):
+            if unpacked is None:
+                silent.update(map(_cluster_of, ids))
+            else:
+                found.update(zip(ids, zip(unpacked.frames, unpacked.unpackers, strict=True), strict=True))
+        page.clusters = [_lost(one.name, _SILENT) if one.name in silent else one for one in page.clusters]
+        for row in page.rows:
+            if row.id in found:
+                items.add(row.id, *found[row.id])
 
-    async def _fetch_from(self, owner: str, rows: Sequence[Row], query: Query) -> set[str]:
-        """Fill in the rows of one replica; the clusters whose objects did not come."""
-        request = Fetch(ids=[row.id for row in rows], view=query.view)
+    async def _fetch_from(self, owner: str, ids: list[str], view: View) -> Unpacked | None:
+        """The objects of one replica in the order of the ids; None when they did not come."""
+        until = _now() + resources.FETCH.deadline_s
+        request = Fetch(ids=ids, view=view, packed=True)
         try:
             answer = await self._bus.request(resources.FETCH, request, target=owner)
+            if answer.packed is None:
+                raise IntegrityError(f"{owner} did not pack what it was asked for")
+            return await self._unpacked(owner, answer.packed, len(ids), until)
         except TooLarge:
             raise
         except KubeloreError as error:
             log.warning("replica not heard", replica=owner, reason=error.reason, detail=error.detail)
-            return {_cluster_of(row) for row in rows}
-        for row, raw in zip(rows, answer.objects, strict=True):
-            row.object = raw
-        return set()
+            return None
+
+    async def _unpacked(self, owner: str, packed: Packed, count: int, until: float) -> Unpacked:
+        """So many objects of a reply with what unpacks them, which the replica is asked for when it is new."""
+        return Unpacked(packed, await self._unpackers.of(owner, packed.dictionaries, _left(until)), count)
 
 
 async def _without_unknown(
@@ -239,8 +291,8 @@ def _left(until: float) -> float:
     return max(until - _now(), 0.001)
 
 
-def _cluster_of(row: Row) -> str:
-    return row.id.partition(":")[0]
+def _cluster_of(id: str) -> str:
+    return id.partition(":")[0]
 
 
 def _lost(cluster: str, error: str) -> ClusterState:

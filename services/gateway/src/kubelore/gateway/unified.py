@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -13,8 +12,9 @@ from fastapi.responses import StreamingResponse
 from kubelore.common.authz import Caller
 from kubelore.common.bus import Feed
 from kubelore.common.contracts import resources
-from kubelore.common.contracts.resources import ClusterState, Get, Page
+from kubelore.common.contracts.resources import Get
 from kubelore.common.kube.documents import dump
+from kubelore.gateway.answering import freshness, list_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.fanout import FanOut
@@ -103,9 +103,9 @@ def unified_routes(
         if continue_:
             query.after = continuation.open(continue_, binding)
         watch_from = await feed.position()
-        page, last = await fan_out.query(query)
-        token = continuation.seal(last, binding) if last is not None else None
-        return _json(_answer(page, token, watch_from))
+        found = await fan_out.query(query)
+        token = continuation.seal(found.last, binding) if found.last is not None else None
+        return list_answer(found, token, watch_from)
 
     @router.get(
         "/resources/{id}",
@@ -129,7 +129,7 @@ def unified_routes(
             text = await asyncio.to_thread(_yaml, found.object)
             return Response(text, media_type="application/yaml")
         cluster = found.id.partition(":")[0]
-        state = _freshness(found.state)
+        state = freshness(found.state)
         return _json(
             {"id": found.id, "cluster": cluster, "object": msgspec.Raw(found.object), "state": state}
         )
@@ -170,34 +170,6 @@ def unified_routes(
 def _binding(caller: Caller, clusters: str, query: resources.Query) -> str:
     bare = msgspec.structs.replace(query, clusters=[], after=None, limit=0)
     return msgspec.json.encode([caller.subject, clusters, bare]).decode()
-
-
-def _answer(page: Page, token: str | None, watch_from: str) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "items": [
-            {"id": row.id, "cluster": row.id.partition(":")[0], "object": msgspec.Raw(row.object)}
-            for row in page.rows
-        ],
-        "clusters": [_freshness(state) for state in page.clusters],
-        "partial": any(state.status != "live" for state in page.clusters),
-        "total": page.total,
-        "continue": token,
-        "watch_from": watch_from,
-    }
-    if page.columns:
-        answer["columns"] = page.columns
-    return answer
-
-
-def _freshness(state: ClusterState) -> dict[str, Any]:
-    as_of = datetime.fromtimestamp(state.as_of, UTC) if state.as_of is not None else None
-    return {
-        "name": state.name,
-        "status": state.status,
-        "as_of": as_of,
-        "error": state.error,
-        "count": state.count,
-    }
 
 
 def _yaml(raw: bytes) -> str:

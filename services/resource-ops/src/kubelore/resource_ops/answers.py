@@ -14,9 +14,11 @@ from kubelore.common.callers import current_caller
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.resources import (
     ClusterState,
+    Dictionaries,
     Fetch,
     Get,
     ListTypes,
+    NamedDictionaries,
     Object,
     Objects,
     ObserverRef,
@@ -63,12 +65,18 @@ class Answers:
 
     async def fetch(self, request: Fetch) -> Objects:
         """The objects of these ids; nothing where one has gone, or is not for the caller."""
-        objects = queries.fetch(self._fleet.model, request.ids, request.view)
-        caller = current_caller()
-        if caller.unrestricted:
-            return Objects(objects)
-        visible = [_may_read(caller, ResourceId.parse(id)) for id in request.ids]  # noqa: A001
-        return Objects([raw if seen else b"" for raw, seen in zip(objects, visible, strict=True)])
+        caller, models = current_caller(), self._fleet.model
+        ids: list[str | None] = [
+            id if caller.unrestricted or _may_read(caller, ResourceId.parse(id)) else None
+            for id in request.ids  # noqa: A001
+        ]
+        if request.packed and request.view != "table":
+            return Objects([], queries.fetch_packed(models, ids, request.view))
+        return Objects(queries.fetch(models, ids, request.view))
+
+    async def dictionaries(self, request: NamedDictionaries) -> Dictionaries:
+        """What packed objects of this replica need to be unpacked."""
+        return Dictionaries(self._fleet.model.dictionaries(request.fingerprints))
 
     async def get(self, request: Get) -> Object:
         """One object.

@@ -1,8 +1,6 @@
-"""How an object lies at rest in the read model: two zstd frames, so that its metadata comes out alone.
+"""How an object lies at rest in the read model: packed in two frames (`kubelore.common.frames`).
 
-The first frame holds `metadata` without `managedFields`, the second everything
-else; together they give back the API server's bytes exactly. Answers in the
-metadata view (and they are the large ones) then decompress a fifth of the
+Answers in the metadata view (and they are the large ones) need a fifth of the
 bytes and parse nothing.
 
 Frames of one type are compressed with a dictionary trained on the first objects
@@ -12,10 +10,10 @@ dictionary is made of pieces of its samples, and would outlive them.
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 import zstandard
+
+from kubelore.common.frames import PARTIAL, Dictionary, Head, Unpacker, generation_of, partial_object
 
 LEVEL = 3
 TRAIN_AT = (128, 2048)
@@ -24,12 +22,9 @@ SAMPLES = 256
 MIN_SAMPLE_BYTES = 32 * 1024
 METADATA_DICTIONARY_BYTES = 8 * 1024
 REST_DICTIONARY_BYTES = 64 * 1024
-MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
 _ANCHOR = 48
-_HEADER = struct.Struct("<BIIII")
 _MANAGED = b'"managedFields":'
-_PARTIAL = b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":'
 
 
 class Split(msgspec.Struct, gc=False, frozen=True):
@@ -40,22 +35,6 @@ class Split(msgspec.Struct, gc=False, frozen=True):
     metadata_at: int
     managed_at: int
     managed_len: int
-
-
-def join(metadata: bytes, rest: bytes, metadata_at: int, managed_at: int, managed_len: int) -> bytes:
-    """The object's own bytes again."""
-    outer = len(rest) - managed_len
-    if not managed_len:
-        return b"".join((rest[:metadata_at], metadata, rest[metadata_at:]))
-    return b"".join(
-        (
-            rest[:metadata_at],
-            metadata[:managed_at],
-            rest[outer:],
-            metadata[managed_at:],
-            rest[metadata_at:outer],
-        )
-    )
 
 
 def split(raw: bytes, metadata: bytes, managed: bytes) -> Split:
@@ -88,56 +67,45 @@ def _managed_cut(metadata: bytes, managed: bytes) -> tuple[int, int]:
     return start, length
 
 
-def partial_object(metadata: bytes) -> bytes:
-    """A PartialObjectMetadata around raw metadata."""
-    return _PARTIAL + metadata + b"}"
-
-
 class _Generation:
-    """One pair of dictionaries (or none) and the contexts that use it."""
+    """One pair of dictionaries (or none), and what packs and unpacks with it."""
 
     def __init__(self, number: int, samples: list[Split] | None = None) -> None:
         self.number = number
-        meta = rest = None
+        self.dictionary = Dictionary()
         if samples:
-            meta = _train(METADATA_DICTIONARY_BYTES, [sample.metadata for sample in samples])
-            rest = _train(REST_DICTIONARY_BYTES, [sample.rest for sample in samples])
-        self._meta_out = _compressor(meta, 1024)
-        self._rest_out = _compressor(rest, 4096)
-        self._meta_in = zstandard.ZstdDecompressor(dict_data=meta)
-        self._rest_in = zstandard.ZstdDecompressor(dict_data=rest)
+            self.dictionary = Dictionary(
+                _train(METADATA_DICTIONARY_BYTES, [sample.metadata for sample in samples]),
+                _train(REST_DICTIONARY_BYTES, [sample.rest for sample in samples]),
+            )
+        self.fingerprint = self.dictionary.fingerprint()
+        self.unpacker = Unpacker(self.dictionary)
+        self._metadata = _compressor(self.dictionary.metadata, 1024)
+        self._rest = _compressor(self.dictionary.rest, 4096)
 
     def pack(self, parts: Split) -> bytes:
-        meta = self._meta_out.compress(parts.metadata)
-        header = _HEADER.pack(self.number, len(meta), parts.metadata_at, parts.managed_at, parts.managed_len)
+        metadata = self._metadata.compress(parts.metadata)
+        head = Head(self.number, len(metadata), parts.metadata_at, parts.managed_at, parts.managed_len)
         # Joining copies: the result that zstandard returns keeps the tail of a larger buffer alive.
-        return b"".join((header, meta, self._rest_out.compress(parts.rest) if parts.rest else b""))
-
-    def metadata(self, packed: bytes, length: int) -> bytes:
-        end = _HEADER.size + length
-        return self._meta_in.decompress(packed[_HEADER.size : end], max_output_size=MAX_OBJECT_BYTES)
-
-    def rest(self, packed: bytes, length: int) -> bytes:
-        frame = packed[_HEADER.size + length :]
-        return self._rest_in.decompress(frame, max_output_size=MAX_OBJECT_BYTES) if frame else b""
+        return b"".join((head.pack(), metadata, self._rest.compress(parts.rest) if parts.rest else b""))
 
 
-def _train(size: int, samples: list[bytes]) -> zstandard.ZstdCompressionDict | None:
-    """A dictionary, or None where the samples are too small or too few for one."""
+def _train(size: int, samples: list[bytes]) -> bytes:
+    """A dictionary, empty where the samples are too small or too few for one."""
     if sum(map(len, samples)) < max(MIN_SAMPLE_BYTES, 2 * size):
-        return None
+        return b""
     try:
-        return zstandard.train_dictionary(size, samples, k=512, d=8)  # pyright: ignore[reportArgumentType] - the stub's list is invariant
+        return zstandard.train_dictionary(size, samples, k=512, d=8).as_bytes()  # pyright: ignore[reportArgumentType] - the stub's list is invariant
     except zstandard.ZstdError:
-        return None
+        return b""
 
 
-def _compressor(dictionary: zstandard.ZstdCompressionDict | None, size: int) -> zstandard.ZstdCompressor:
-    dict_size = len(dictionary.as_bytes()) if dictionary else 0
+def _compressor(dictionary: bytes, size: int) -> zstandard.ZstdCompressor:
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL, source_size=size, dict_size=dict_size, write_dict_id=False, write_checksum=False
+        LEVEL, source_size=size, dict_size=len(dictionary), write_dict_id=False, write_checksum=False
     )
-    return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters)
+    learned = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+    return zstandard.ZstdCompressor(dict_data=learned, compression_params=parameters)
 
 
 class Codec:
@@ -160,7 +128,7 @@ class Codec:
 
     def pack_metadata(self, metadata: bytes) -> bytes:
         """Only raw metadata, as PartialObjectMetadata, for a type that is over the budget."""
-        whole = Split(metadata, _PARTIAL + b"}", len(_PARTIAL), 0, 0)
+        whole = Split(metadata, PARTIAL + b"}", len(PARTIAL), 0, 0)
         return self._generations[-1].pack(whole)
 
     def _sample(self, parts: Split) -> None:
@@ -174,24 +142,27 @@ class Codec:
 
     def whole(self, packed: bytes) -> bytes:
         """The bytes that were packed."""
-        number, length, at, managed_at, managed_len = _HEADER.unpack_from(packed)
-        generation = self._generations[number]
-        metadata, rest = generation.metadata(packed, length), generation.rest(packed, length)
-        return join(metadata, rest, at, managed_at, managed_len)
+        return self._unpacker(packed).whole(packed)
 
     def metadata(self, packed: bytes) -> bytes:
         """The raw `metadata` of a packed object, without managedFields."""
-        number, length, *_ = _HEADER.unpack_from(packed)
-        return self._generations[number].metadata(packed, length)
+        return self._unpacker(packed).metadata(packed)
 
     def lean(self, packed: bytes) -> bytes:
         """A packed object without its managedFields: a quarter less to parse."""
-        number, length, at, _, managed_len = _HEADER.unpack_from(packed)
-        generation = self._generations[number]
-        rest = generation.rest(packed, length)
-        outer = len(rest) - managed_len
-        return b"".join((rest[:at], generation.metadata(packed, length), rest[at:outer]))
+        return self._unpacker(packed).lean(packed)
 
     def partial(self, packed: bytes) -> bytes:
         """A packed object as PartialObjectMetadata."""
         return partial_object(self.metadata(packed))
+
+    def fingerprint(self, packed: bytes) -> str:
+        """Which dictionary a packed object needs; empty for none."""
+        return self._generations[generation_of(packed)].fingerprint
+
+    def dictionaries(self) -> dict[str, Dictionary]:
+        """What was learned so far, by fingerprint."""
+        return {one.fingerprint: one.dictionary for one in self._generations if one.fingerprint}
+
+    def _unpacker(self, packed: bytes) -> Unpacker:
+        return self._generations[generation_of(packed)].unpacker

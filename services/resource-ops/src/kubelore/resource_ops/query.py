@@ -14,9 +14,19 @@ from itertools import chain
 import msgspec
 from pyroaring import BitMap
 
-from kubelore.common.contracts.resources import ClusterState, Column, Page, Query, View
+from kubelore.common.contracts.resources import (
+    ClusterState,
+    Column,
+    Packed,
+    PackedRows,
+    Page,
+    Query,
+    SortKey,
+    View,
+)
 from kubelore.common.contracts.resources import Row as Answer
 from kubelore.common.errors import BadRequest
+from kubelore.common.frames import metadata_only
 from kubelore.common.kube.selectors import FieldSelector, LabelSelector
 from kubelore.resource_ops.columns import Columns
 from kubelore.resource_ops.filtering import match_fields, match_labels, match_text
@@ -61,6 +71,12 @@ def query(
         )
     selection, states = select(models, asked, state_of, visible)
     rows = _take(models.index, selection, sort, after, asked.limit)
+    total = len(selection.rows)
+    if asked.packed and asked.objects and asked.view != "table":
+        last: SortKey | None = [*sort.key_of(rows[-1])] if rows else None
+        objects = pack(rows, asked.view)
+        packed = PackedRows(ids=[row.id for row in rows], objects=objects, last=last)
+        return Page(rows=[], clusters=states, total=total, packed=packed)
     columns = Columns.of(selection.clusters, selection.types) if asked.view == "table" else None
     if asked.objects:
         objects = render(rows, asked.view, columns, time.time() if now is None else now)
@@ -69,7 +85,7 @@ def query(
     return Page(
         rows=[Answer(list(sort.key_of(row)), row.id, body) for row, body in zip(rows, objects, strict=True)],
         clusters=states,
-        total=len(selection.rows),
+        total=total,
         columns=columns.definitions if columns else [],
     )
 
@@ -142,20 +158,36 @@ def render(rows: Iterable[Row], view: View, columns: Columns | None, now: float)
     return (columns.cells(row, now) for row in rows)
 
 
+def pack(rows: Iterable[Row | None], view: View) -> Packed:
+    """Rows as they lie, without unpacking anything; nothing for a row that is not held."""
+    frames: list[bytes] = []
+    uses: list[int] = []
+    places: dict[str, int] = {}
+    for row in rows:
+        if row is None:
+            frames.append(b"")
+            uses.append(places.setdefault("", len(places)))
+            continue
+        packed = row.packed
+        frames.append(packed if view == "object" else metadata_only(packed))
+        uses.append(places.setdefault(row.home.codec.fingerprint(packed), len(places)))
+    lengths = list(map(len, frames))
+    return Packed(frames=b"".join(frames), lengths=lengths, uses=uses, dictionaries=list(places))
+
+
 def get(models: ReadModel, id: str, view: View = "object", *, now: float | None = None) -> bytes:
     """One object in a view; empty bytes when it is not held. Raises BadRequest when the id is none."""
     return fetch(models, [id], view, now=now)[0]
 
 
 def fetch(
-    models: ReadModel, ids: Iterable[str], view: View = "object", *, now: float | None = None
+    models: ReadModel, ids: Iterable[str | None], view: View = "object", *, now: float | None = None
 ) -> list[bytes]:
-    """Objects by id, in that order; empty bytes where one has gone meanwhile."""
+    """Objects by id, in that order; empty bytes where one has gone meanwhile, or there is no id."""
     moment = time.time() if now is None else now
     columns: dict[str, Columns] = {}
     found: list[bytes] = []
-    for id in ids:  # noqa: A001
-        row = models.get(id)
+    for row in _held(models, ids):
         if row is None:
             found.append(b"")
             continue
@@ -164,6 +196,16 @@ def fetch(
             columns[name] = Columns.of([models.clusters[row.home.cluster]], {name})
         found.extend(render((row,), view, columns.get(name), moment))
     return found
+
+
+def fetch_packed(models: ReadModel, ids: Iterable[str | None], view: View) -> Packed:
+    """As `fetch`, but packed."""
+    return pack(_held(models, ids), view)
+
+
+def _held(models: ReadModel, ids: Iterable[str | None]) -> Iterator[Row | None]:
+    """The row of each id, None where it is not held."""
+    return (models.get(id) if id is not None else None for id in ids)
 
 
 def columns_of(models: ReadModel, clusters: Iterable[str], types: Iterable[str]) -> list[Column]:

@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from kubelore.common.contracts.changes import Was
 from kubelore.common.contracts.identity import ResourceId
+from kubelore.common.frames import Dictionary
 from kubelore.common.kube.facts import Facts, field_paths, read
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import Codec, split
@@ -86,6 +87,16 @@ class ReadModel:
         if codec is None:
             codec = self._codecs[type_name] = Codec(learn=type_name != SECRETS)
         return codec
+
+    def dictionaries(self, fingerprints: Iterable[str]) -> dict[str, Dictionary]:
+        """The dictionaries of these fingerprints, as far as they were learned here."""
+        wanted = frozenset(fingerprints)
+        return {
+            fingerprint: dictionary
+            for codec in self._codecs.values()
+            for fingerprint, dictionary in codec.dictionaries().items()
+            if fingerprint in wanted
+        }
 
     def get(self, id: str) -> Row | None:
         """The row of an id, if it is held; raises BadRequest when it is no id."""

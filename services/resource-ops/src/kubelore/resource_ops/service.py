@@ -18,4 +18,5 @@ def endpoints(bus: Bus, answers: Answers) -> Service:
     service.serve(resources.TYPES, answers.types)
     service.serve(resources.RESOLVE, answers.resolve)
     service.serve(resources.OBSERVERS, answers.observers)
+    service.serve(resources.DICTIONARIES, answers.dictionaries)
     return service

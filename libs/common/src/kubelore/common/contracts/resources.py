@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from kubelore.common.contracts.endpoint import Endpoint
+from kubelore.common.frames import Dictionary
 
 SERVICE = "resource-ops"
 
@@ -29,7 +30,8 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     substring over name, labels, annotations and images. `sort` is a column (name, namespace, cluster, type, created,
     phase), with `-` before it for descending. `after` is the key of the last
     row of the page before. With `objects` false only keys and ids come back
-    (phase one of a fan-out).
+    (phase one of a fan-out). With `packed` objects come as `Page.packed`
+    instead of in rows; tables are never packed.
     """
 
     clusters: list[str]
@@ -44,6 +46,7 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     view: View = "object"
     objects: bool = True
     exclude_stale: bool = False
+    packed: bool = False
 
 
 class Row(msgspec.Struct, array_like=True):
@@ -76,26 +79,74 @@ class Column(msgspec.Struct, kw_only=True):
     priority: int = 0
 
 
+class Packed(msgspec.Struct, kw_only=True):
+    """Objects as they lie in the read model (`kubelore.common.frames`), for whoever unpacks them.
+
+    `frames` holds them one after the other, `lengths` says how many bytes each
+    has; none where the object has gone meanwhile. `uses` names for each the
+    place in `dictionaries` of the fingerprint it needs, which may be empty. With
+    the metadata view the second frame is left out.
+    """
+
+    frames: bytes
+    lengths: list[int]
+    uses: list[int]
+    dictionaries: list[str]
+
+
+class PackedRows(msgspec.Struct, kw_only=True):
+    """A page's ids and objects, and the key of the last row, behind which the next page begins."""
+
+    ids: list[str]
+    objects: Packed
+    last: SortKey | None = None
+
+
 class Page(msgspec.Struct, kw_only=True):
-    """The first `limit` rows behind `after` in the order asked for, and how many match in all."""
+    """The first `limit` rows behind `after` in the order asked for, and how many match in all.
+
+    With `packed` there are no `rows`.
+    """
 
     rows: list[Row]
     clusters: list[ClusterState]
     total: int
     columns: list[Column] = []
+    packed: PackedRows | None = None
 
 
 class Fetch(msgspec.Struct, kw_only=True):
-    """Phase two of a fan-out: the objects of these ids."""
+    """Phase two of a fan-out: the objects of these ids, `packed` as in a query."""
 
     ids: list[str]
     view: View = "object"
+    packed: bool = False
 
 
 class Objects(msgspec.Struct):
-    """Raw JSON per id, in the order asked for; empty bytes where the object has gone meanwhile."""
+    """Raw JSON per id, in the order asked for; empty bytes where the object has gone meanwhile.
+
+    With `packed` there are no `objects`.
+    """
 
     objects: list[bytes]
+    packed: Packed | None = None
+
+
+class NamedDictionaries(msgspec.Struct):
+    """Dictionaries by fingerprint: which are wanted."""
+
+    fingerprints: list[str]
+
+
+class Dictionaries(msgspec.Struct):
+    """Those of the wanted ones that the replica has, by fingerprint.
+
+    They are made of pieces of objects of all clusters, never of Secrets: for
+    services, not for anybody outside.
+    """
+
+    items: dict[str, Dictionary]
 
 
 class Get(msgspec.Struct, kw_only=True):
@@ -197,8 +248,17 @@ GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
 TYPES = Endpoint(SERVICE, "types", ListTypes, Types, scope="replica", deadline_s=1.0)
 RESOLVE = Endpoint(SERVICE, "resolve", ResolveTypes, ResolvedTypes, scope="replica", deadline_s=1.0)
 OBSERVERS = Endpoint(SERVICE, "observers", ObserverRef, ObserverReports, scope="replica", deadline_s=1.0)
+DICTIONARIES = Endpoint(
+    SERVICE,
+    "dictionaries",
+    NamedDictionaries,
+    Dictionaries,
+    scope="replica",
+    deadline_s=1.0,
+    on_behalf=False,
+)
 
-ENDPOINTS = (QUERY, FETCH, GET, TYPES, RESOLVE, OBSERVERS)
+ENDPOINTS = (QUERY, FETCH, GET, TYPES, RESOLVE, OBSERVERS, DICTIONARIES)
 
 
 def observer_lease(cluster: str) -> str:
