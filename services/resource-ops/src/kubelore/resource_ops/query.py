@@ -205,7 +205,7 @@ def fetch_packed(models: ReadModel, ids: Iterable[str | None], view: View) -> Pa
 
 def _held(models: ReadModel, ids: Iterable[str | None]) -> Iterator[Row | None]:
     """The row of each id, None where it is not held."""
-    return (models.get(id) if id is not None else None for id in ids)
+    return (models.get(one) if one is not None else None for one in ids)
 
 
 def columns_of(models: ReadModel, clusters: Iterable[str], types: Iterable[str]) -> list[Column]:
