@@ -23,9 +23,11 @@ from kubelore.stack.layout import DataDirectory, RunningStack
 class Kubelore:
     """The API of a running stack, in the words of the tests."""
 
-    def __init__(self, data: Path, url: str, token: str) -> None:
+    def __init__(self, data: Path, url: str, token: str, urls: tuple[str, ...] = ()) -> None:
         self.data = data
         self.url = url
+        self.urls = urls or (url,)
+        """Where each gateway listens."""
         self.token = token
         headers = {"Authorization": f"Bearer {token}"}
         self.http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30.0)
@@ -39,8 +41,8 @@ class Kubelore:
         kept = Kept.load(directory)
         return CommonSettings(
             nats_url=f"nats://127.0.0.1:{kept.ports['nats']}",
-            nats_user="stack",
-            nats_password=SecretStr(kept.password("stack")),
+            nats_user="operator",
+            nats_password=SecretStr(kept.password("operator")),
         )
 
     def pid(self, process: str) -> int:
@@ -121,16 +123,23 @@ async def own_kubelore(tmp_path: Path) -> AsyncIterator[Kubelore]:
         yield running
 
 
-class running_kubelore:  # noqa: N801 - used as a function
-    """Starts a stack without demo on a data directory, and stops it."""
+@pytest.fixture(scope="session")
+def start_kubelore() -> type[running_kubelore]:
+    """For a stack with demo clusters, or with several replicas of a service."""
+    return running_kubelore
 
-    def __init__(self, data: Path) -> None:
-        self._stack = EmbeddedStack(Choices(data=data, with_demo=False))
+
+class running_kubelore:  # noqa: N801 - used as a function
+    """Starts a stack on a data directory, and stops it; `resource_ops=2` runs two of a service."""
+
+    def __init__(self, data: Path, *, with_demo: bool = False, **replicas: int) -> None:
+        named = {service.replace("_", "-"): count for service, count in replicas.items()}
+        self._stack = EmbeddedStack(Choices(data=data, with_demo=with_demo, replicas=named))
         self._data = data
 
     async def __aenter__(self) -> Kubelore:
         await self._stack.__aenter__()
-        self._client = Kubelore(self._data, self._stack.url, self._stack.token)
+        self._client = Kubelore(self._data, self._stack.url, self._stack.token, self._stack.urls)
         return self._client
 
     async def __aexit__(self, *exception: Any) -> None:

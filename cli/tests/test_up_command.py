@@ -93,6 +93,24 @@ def test_status_of_nothing_fails(directory: DataDirectory, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == {"data": str(directory.root), "phase": "stopped"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("gatway=2", "2 replicas of 'gatway' cannot be run"),
+        ("gateway=0", "0 replicas of 'gateway' cannot be run"),
+        ("gateway=10", "10 replicas of 'gateway' cannot be run"),
+        ("gateway", "is not SERVICE=N"),
+        ("gateway=two", "is not SERVICE=N"),
+    ],
+)
+def test_replicas_that_make_no_sense_are_refused_before_anything_starts(
+    directory: DataDirectory, capsys: pytest.CaptureFixture[str], asked: str, said: str
+) -> None:
+    assert kubelore("up", "--data", str(directory.root), "--replicas", asked) != 0
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert RunningStack.last(directory) is None
+
+
 def test_down_of_nothing_is_no_failure(directory: DataDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     assert kubelore("down", "--data", str(directory.root)) == 0
     assert "nothing runs" in capsys.readouterr().out

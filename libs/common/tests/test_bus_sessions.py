@@ -28,7 +28,7 @@ async def test_both_sides_send_any_amount_at_the_same_time(bus: Bus, joining) ->
             await session.finish()
             return await receiving
 
-    name = new_session_id()
+    name = new_session_id("tester", "tester")
     async with asyncio.timeout(20):
         received = await asyncio.gather(
             talk(Session(bus, name, "server"), there), talk(Session(other, name, "client"), back)
@@ -37,7 +37,7 @@ async def test_both_sides_send_any_amount_at_the_same_time(bus: Bus, joining) ->
 
 
 async def test_a_reader_that_does_not_read_stops_the_sender_at_the_window(bus: Bus, joining) -> None:
-    name = new_session_id()
+    name = new_session_id("tester", "tester")
     sent = 0
 
     async def send_for_ever(session: Session) -> None:
@@ -60,7 +60,7 @@ async def test_a_reader_that_does_not_read_stops_the_sender_at_the_window(bus: B
 
 
 async def test_a_missing_frame_is_an_error_and_never_a_short_stream(bus: Bus, joining) -> None:
-    name = new_session_id()
+    name = new_session_id("tester", "tester")
     other = await joining()
     async with Session(other, name, "client") as client:
         await other.client.flush()
@@ -71,19 +71,22 @@ async def test_a_missing_frame_is_an_error_and_never_a_short_stream(bus: Bus, jo
 
 
 async def test_a_sender_beyond_its_credit_is_cut_off(bus: Bus, joining) -> None:
-    name = new_session_id()
+    name = new_session_id("tester", "tester")
     other = await joining()
     async with Session(other, name, "client") as client:
         await other.client.flush()
         for number in range(WINDOW + 1):
             head = b"\x00" + number.to_bytes(8, "big")
             await bus.send(f"kubelore.v1.session.{name}.out", head + b"x")
+        # All of it is there before the first is read, which would grant more.
+        await bus.client.flush()
+        await other.client.flush()
         with pytest.raises(SessionEnded, match="credit"):
             await asyncio.wait_for(read(client), 5)
 
 
 async def test_a_receiver_that_leaves_stops_the_sender(bus: Bus, joining) -> None:
-    name = new_session_id()
+    name = new_session_id("tester", "tester")
     async with Session(bus, name, "server") as server:
         async with Session(await joining(), name, "client") as client:
             await server.send(b"some")
@@ -93,7 +96,7 @@ async def test_a_receiver_that_leaves_stops_the_sender(bus: Bus, joining) -> Non
 
 
 async def test_a_sender_that_fails_says_why(bus: Bus, joining) -> None:
-    name = new_session_id()
+    name = new_session_id("tester", "tester")
     async with Session(bus, name, "server") as server, Session(await joining(), name, "client") as client:
         await server.send(b"some")
         await server.fail(Conflict("the pod is gone"))
@@ -104,6 +107,6 @@ async def test_a_sender_that_fails_says_why(bus: Bus, joining) -> None:
 
 
 async def test_a_peer_that_went_silent_ends_the_session(bus: Bus) -> None:
-    async with Session(bus, new_session_id(), "server", idle_s=0.3) as server:
+    async with Session(bus, new_session_id("tester", "tester"), "server", idle_s=0.3) as server:
         with pytest.raises(SessionEnded, match="silent"):
             await asyncio.wait_for(server.send(b"x"), 5)

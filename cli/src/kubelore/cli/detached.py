@@ -19,7 +19,7 @@ START_S = 300.0
 _POLL_S = 0.05
 
 
-def start_detached(directory: DataDirectory, *, port: int | None, no_demo: bool) -> None:
+def start_detached(directory: DataDirectory, *, port: int | None, no_demo: bool, replicas: str) -> None:
     """Start a stack in a session of its own, and return once it is ready.
 
     Raises `Conflict` when one runs already, `DeadlineExceeded` when it does not
@@ -31,7 +31,7 @@ def start_detached(directory: DataDirectory, *, port: int | None, no_demo: bool)
     log = RotatedLog(directory.logs / "stack.log")
     log.write(b"\n")
     said_from = log.path.stat().st_size
-    child = _start(directory, log.path, port, no_demo)
+    child = _start(directory, log.path, port, no_demo, replicas)
     while time.monotonic() - begun < START_S:
         running = RunningStack.now(directory)
         if running is not None and running.pid == child.pid and running.phase == "ready":
@@ -61,12 +61,16 @@ def _see_that_it_is_free(directory: DataDirectory) -> None:
     lock.release()
 
 
-def _start(directory: DataDirectory, log: Path, port: int | None, no_demo: bool) -> subprocess.Popen[bytes]:
+def _start(
+    directory: DataDirectory, log: Path, port: int | None, no_demo: bool, replicas: str
+) -> subprocess.Popen[bytes]:
     options = ["--data", str(directory.root)]
     if port is not None:
         options += ["--port", str(port)]
     if no_demo:
         options.append("--no-demo")
+    if replicas:
+        options += ["--replicas", replicas]
     command = [sys.executable, "-m", "kubelore.cli", "up", "--detached", *options]
     with log.open("ab") as output:
         return subprocess.Popen(

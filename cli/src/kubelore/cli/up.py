@@ -26,6 +26,13 @@ Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `kubelore down` stops it.")
 ]
 NoDemo = Annotated[bool, typer.Option("--no-demo", help="Without the two simulated clusters.")]
+Replicas = Annotated[
+    str,
+    typer.Option(
+        metavar="SERVICE=N,...",
+        help="How many of a service to run, as in resource-ops=2,gateway=2; one of each if not given.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of every process.")]
 
 
@@ -35,6 +42,7 @@ def up(
     port: Port = None,
     detach: Detach = False,
     no_demo: NoDemo = False,
+    replicas: Replicas = "",
     verbose: Verbose = False,
     detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
 ) -> None:
@@ -43,13 +51,23 @@ def up(
     if detach:
         from kubelore.cli.detached import start_detached
 
-        start_detached(directory, port=port, no_demo=no_demo)
+        start_detached(directory, port=port, no_demo=no_demo, replicas=replicas)
         return
     from kubelore.cli.foreground import run
     from kubelore.stack.embedded import Choices
 
-    choices = Choices(directory.root, port, not no_demo)
+    choices = Choices(directory.root, port, not no_demo, _counts(replicas))
     raise typer.Exit(run(choices, verbose=verbose, with_banner=not detached))
+
+
+def _counts(replicas: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in filter(None, replicas.split(",")):
+        service, _, count = part.partition("=")
+        if not count.isdecimal() or len(count) > 2:
+            raise typer.BadParameter(f"{part!r} is not SERVICE=N", param_hint="--replicas")
+        counts[service.strip()] = int(count)
+    return counts
 
 
 def down(context: typer.Context, data: Data = None) -> None:
@@ -108,7 +126,8 @@ def _print_status(
 ) -> None:
     from kubelore.cli.output import print_table
 
-    typer.echo(f"{running.phase} at {running.url} (process {running.pid}, data in {directory.root})\n")
+    where = ", ".join(running.urls) or running.url
+    typer.echo(f"{running.phase} at {where} (process {running.pid}, data in {directory.root})\n")
     rows = []
     for process in processes:
         memory = process["memory_bytes"]

@@ -132,6 +132,19 @@ class Child:
             sink(chunk)
 
 
+async def run_once(command: Command, sink: Sink, within_s: float) -> int:
+    """Run a program to its end, and return its code. Raises `Unavailable` when it takes too long."""
+    child = await Child.start(command, sink)
+    try:
+        async with asyncio.timeout(within_s):
+            return await child.wait()
+    except TimeoutError as error:
+        raise Unavailable(f"{command.name} did not end within {within_s:g} s") from error
+    finally:
+        if child.returncode is None:
+            await child.kill()
+
+
 def _ends_with_us() -> tuple[str, ...]:
     # setpriv (util-linux) rather than preexec_fn, which is unsafe in a process with threads.
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None

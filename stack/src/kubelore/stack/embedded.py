@@ -10,37 +10,44 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from kubelore.common.contracts.permissions import PROBE, SERVICES
 from kubelore.common.crypto import Keyring
-from kubelore.common.errors import KubeloreError, Unavailable
+from kubelore.common.errors import Invalid, KubeloreError, Unavailable
 from kubelore.stack import demo
-from kubelore.stack.child import Identity
+from kubelore.stack.child import Identity, run_once
 from kubelore.stack.kept import Kept, admin_token
 from kubelore.stack.layout import DataDirectory, DirectoryLock, RunningStack
 from kubelore.stack.leftovers import end_leftovers
+from kubelore.stack.output import RotatedLog
 from kubelore.stack.programs import (
     BUS_USERS,
     GATEWAY,
     KUBESIM,
-    SERVICES,
     Addresses,
     PythonProgram,
+    ServiceReplica,
+    bus_account,
     gateway_environment,
+    names_of,
+    prepare_bus,
     python_environment,
     service_environment,
 )
 from kubelore.stack.readiness import bus_ready, http_ready
-from kubelore.stack.servers import Account, MongoServer, NatsServer
-from kubelore.stack.supervisor import Supervisor
+from kubelore.stack.servers import MongoServer, NatsServer
+from kubelore.stack.supervisor import Program, Supervisor
 
 HOST = "127.0.0.1"
 FIRST_ROWS_S = 10.0
+PREPARE_S = 60.0
+MOST_REPLICAS = 9
 KEYRINGS = ("clusters", "versions", "logs", "gateway")
 """Purposes with a keyring of their own."""
 
@@ -51,11 +58,29 @@ def _silent(_: str) -> None:
 
 @dataclass(frozen=True)
 class Choices:
-    """What `kubelore up` was asked for. Without `port` the one of last time is taken, or a free one."""
+    """What `kubelore up` was asked for. Without `port` the one of last time is taken, or a free one.
+
+    `replicas` says how many of a service run, one where it does not. Several
+    gateways listen on ports in a row.
+    """
 
     data: Path
     port: int | None = None
     with_demo: bool = True
+    replicas: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises `Invalid` for a service that is not known, and for a number that makes no sense."""
+        for service, count in self.replicas.items():
+            if service not in SERVICES or not 1 <= count <= MOST_REPLICAS:
+                raise Invalid(
+                    f"{count} replicas of {service!r} cannot be run",
+                    remedy=f"1 to {MOST_REPLICAS} of {', '.join(SERVICES)}.",
+                )
+
+    def count(self, service: str) -> int:
+        """How many replicas of a service run."""
+        return self.replicas.get(service, 1)
 
 
 class EmbeddedStack:
@@ -72,7 +97,7 @@ class EmbeddedStack:
     ) -> None:
         self.directory = DataDirectory(choices.data.expanduser().absolute())
         self.first_start = False
-        self.url = ""
+        self.urls: tuple[str, ...] = ()
         self.token = ""
         self._choices = choices
         self._say = say
@@ -81,11 +106,18 @@ class EmbeddedStack:
         self._kept = Kept()
         self._supervisor = Supervisor(self.directory.logs, say=say, changed=self._tell, terminal=terminal)
 
+    @property
+    def url(self) -> str:
+        """Where the first gateway listens; empty before the start."""
+        return self.urls[0] if self.urls else ""
+
     async def start(self) -> None:
         """Start everything and wait until it is ready."""
         await asyncio.to_thread(self._take_directory)
         identity = Identity.of(os.getpid()) or Identity(os.getpid(), 0.0)
-        self._said = RunningStack(identity.pid, identity.started_at, self.url, "starting", time.time())
+        self._said = RunningStack(
+            identity.pid, identity.started_at, self.url, "starting", time.time(), urls=self.urls
+        )
         self._tell()
         nats, mongo = await self._start_servers()
         await self._start_services(nats, mongo)
@@ -138,7 +170,9 @@ class EmbeddedStack:
             self.first_start = not self._kept.was_ready
             self.token = admin_token(self.directory.admin_token)
             open_keyrings(self.directory.keyring, self._kept)
-            self.url = f"http://{HOST}:{self._kept.port(GATEWAY, self._choices.port)}"
+            gateways = self._choices.count(GATEWAY)
+            port = self._kept.port(GATEWAY, self._choices.port, count=gateways)
+            self.urls = tuple(f"http://{HOST}:{port + number}" for number in range(gateways))
             self._kept.save(self.directory)
         except BaseException:
             self._lock.release()
@@ -147,7 +181,7 @@ class EmbeddedStack:
     async def _start_servers(self) -> tuple[NatsServer, MongoServer]:
         kept, root = self._kept, self.directory.root
         passwords = {user: kept.password(user) for user in BUS_USERS}
-        nats = NatsServer(root / "nats", port=kept.port("nats"), accounts=(Account("KUBELORE", passwords),))
+        nats = NatsServer(root / "nats", port=kept.port("nats"), accounts=(bus_account(passwords),))
         mongo = MongoServer(root / "mongo", port=kept.port("mongo"), password=kept.password("mongo"))
         await asyncio.to_thread(kept.save, self.directory)
         await self._supervisor.start(nats, mongo)
@@ -165,19 +199,40 @@ class EmbeddedStack:
         )
 
     async def _start_services(self, nats: NatsServer, mongo: MongoServer) -> None:
-        port = self._kept.ports[GATEWAY]
         blobs, keyring = self.directory.blobs.as_uri(), self.directory.keyring
         addresses = Addresses(nats.url, mongo.url, blobs, keyring, nats.accounts[0].users)
-        programs = [await self._kubesim()] if self._choices.with_demo else []
+        programs: list[Program] = [await self._kubesim()] if self._choices.with_demo else []
         for service in SERVICES:
-            env = service_environment(service, addresses)
-            probe = bus_ready(nats, "stack", service)
-            if service == GATEWAY:
-                env |= gateway_environment(port, self.directory.admin_token)
-                probe = http_ready(port, "/readyz")
-            module = f"kubelore.{service.replace('-', '_')}"
-            programs.append(PythonProgram(service, module, probe, env=env))
-        await self._supervisor.start(*programs)
+            names = names_of(service, self._choices.count(service))
+            programs += [
+                self._replica(service, name, number, nats, addresses) for number, name in enumerate(names)
+            ]
+        try:
+            # At the same time: the services wait for what they need.
+            async with asyncio.TaskGroup() as starts:
+                starts.create_task(self._prepare_bus(addresses))
+                starts.create_task(self._supervisor.start(*programs))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    def _replica(
+        self, service: str, name: str, number: int, nats: NatsServer, addresses: Addresses
+    ) -> ServiceReplica:
+        env = service_environment(service, addresses)
+        if service != GATEWAY:
+            return ServiceReplica(name, service, env, bus_ready(nats, PROBE, service))
+        port = self._kept.ports[GATEWAY] + number
+        env |= gateway_environment(port, self.directory.admin_token)
+        return ServiceReplica(name, service, env, http_ready(port, "/readyz"))
+
+    async def _prepare_bus(self, addresses: Addresses) -> None:
+        log = RotatedLog(self.directory.logs / "prepare-bus.log")
+        log.begin()
+        try:
+            if await run_once(prepare_bus(addresses), log.write, PREPARE_S):
+                raise Unavailable(f"the streams could not be made\n{log.tail()}")
+        finally:
+            log.close()
 
     async def _onboard_demo(self) -> None:
         gateway = demo.Gateway(HOST, self._kept.ports[GATEWAY], self.token)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kubelore.common.errors import Invalid, Unavailable
 from kubelore.stack.layout import DataDirectory
-from kubelore.stack.ports import free_port, port_is_free, ports_are_free
+from kubelore.stack.ports import free_port, ports_are_free
 from kubelore.stack.private_files import write_private
 
 _TOKEN_VARIABLE = "KUBELORE_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
@@ -55,8 +55,11 @@ class Kept:
         With `count`, the first of so many in a row. Raises `Unavailable` when the wanted one is taken.
         """
         if wanted is not None:
-            if not port_is_free(wanted):
-                raise Unavailable(f"port {wanted} is taken", remedy="Name another, or none for a free one.")
+            if not ports_are_free(wanted, count):
+                last = f" to {wanted + count - 1}" if count > 1 else ""
+                raise Unavailable(
+                    f"port {wanted}{last} is taken", remedy="Name another, or none for a free one."
+                )
             self.ports[name] = wanted
         elif name not in self.ports or not ports_are_free(self.ports[name], count):
             self.ports[name] = free_port(count=count)

@@ -110,6 +110,8 @@ class RunningStack:
     phase: str
     since: float
     processes: tuple[ProcessState, ...] = field(default=())
+    urls: tuple[str, ...] = ()
+    """Where each replica of the gateway listens; `url` is the first of them."""
 
     @property
     def identity(self) -> Identity:
@@ -126,7 +128,8 @@ class RunningStack:
         try:
             said: dict[str, Any] = json.loads(directory.running.read_text())
             processes = tuple(ProcessState(**process) for process in said.pop("processes", ()))
-            return cls(**said, processes=processes)
+            urls = tuple(said.pop("urls", ()))
+            return cls(**said, urls=urls, processes=processes)
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
 

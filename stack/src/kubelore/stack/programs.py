@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kubelore.common.contracts.permissions import OPERATOR, PROBE, SERVICES, permissions_of
 from kubelore.stack.child import Command
+from kubelore.stack.servers import Account
 
-GATEWAY, REGISTRY, RESOURCE_OPS = "gateway", "cluster-registry", "resource-ops"
-SERVICES = (REGISTRY, RESOURCE_OPS, GATEWAY)
-"""In the order of `kubelore status`."""
+GATEWAY, RESOURCE_OPS = "gateway", "resource-ops"
 
-BUS_USERS = (*SERVICES, "stack")
+BUS_USERS = (*SERVICES, PROBE, OPERATOR)
 """Everybody with a password of their own on the bus."""
 
 KUBESIM = "kubesim"
@@ -46,6 +47,64 @@ class PythonProgram:
     async def probe(self) -> bool:
         """Whether it is ready now."""
         return await self.probe_with()
+
+
+class ServiceReplica:
+    """One replica of a service, as the supervisor runs it.
+
+    It has a new id on the bus at each start, so that nobody takes it for the
+    process that held leases under its name before.
+    """
+
+    ready_within_s = 60.0
+
+    def __init__(
+        self, name: str, service: str, env: Mapping[str, str], is_there: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        self.name = name
+        self._service = service
+        self._env = env
+        self._is_there = is_there
+        self._replica = ""
+
+    async def prepare(self) -> None:
+        """Nothing: all it reads is in its environment."""
+
+    def command(self) -> Command:
+        """With the interpreter that runs us, under an id of its own."""
+        self._replica = f"{self.name}-{secrets.token_hex(4)}"
+        argv = (sys.executable, "-m", f"kubelore.{self._service.replace('-', '_')}")
+        env = {**os.environ, **self._env, "KUBELORE_REPLICA": self._replica}
+        return Command(self.name, argv, env=env, grace_s=10.0)
+
+    async def probe(self) -> bool:
+        """Whether this very replica answers."""
+        return await self._is_there(self._replica)
+
+
+def names_of(service: str, replicas: int) -> tuple[str, ...]:
+    """The processes of a service: of one replica its own name, of several numbered ones."""
+    return (service,) if replicas == 1 else tuple(f"{service}-{number + 1}" for number in range(replicas))
+
+
+def bus_account(passwords: dict[str, str]) -> Account:
+    """The account of the services, each held to what the contracts say it needs."""
+    limited = (*SERVICES, PROBE)
+    return Account(
+        "KUBELORE", passwords, {user: permissions_of(user).as_configuration() for user in limited}
+    )
+
+
+def prepare_bus(addresses: Addresses) -> Command:
+    """Makes the streams, as the operator of the bus."""
+    env = {
+        **os.environ,
+        **python_environment(),
+        "KUBELORE_NATS_URL": addresses.nats_url,
+        "KUBELORE_NATS_USER": OPERATOR,
+        "KUBELORE_NATS_PASSWORD": addresses.passwords[OPERATOR],
+    }
+    return Command("prepare-bus", (sys.executable, "-m", "kubelore.common.bus.prepare"), env=env)
 
 
 @dataclass(frozen=True)

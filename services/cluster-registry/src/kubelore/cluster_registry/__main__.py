@@ -24,7 +24,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
     database = await open_database(settings)
     bus = await buses.connect(settings, name=SERVICE)
     try:
-        await buses.ensure_streams(bus)
+        await buses.until_prepared(bus)
         repository = ClusterRepository(database)
         await repository.prepare()
         registry = Registry(repository, keyring, policy, bus)

@@ -10,6 +10,7 @@ from kubelore.cluster_registry.repository import ClusterRepository
 from kubelore.common.bus import Bus, Leases, Service
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterEvent
+from kubelore.common.contracts.flows import SYNCED_EVENTS
 from kubelore.common.errors import KubeloreError
 from kubelore.common.telemetry import get_logger
 
@@ -57,7 +58,7 @@ async def record_syncs(bus: Bus, repository: ClusterRepository) -> None:
 
     A report that cannot be written is followed by the next in seconds.
     """
-    async for event in bus.subscribe_events("kubelore.v1.events.cluster.*.synced", ClusterEvent):
+    async for event in bus.subscribe_events(SYNCED_EVENTS, ClusterEvent):
         try:
             await repository.update(
                 event.cluster,

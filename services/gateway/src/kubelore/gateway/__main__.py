@@ -29,7 +29,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     keyring = Keyring.load(settings.keyring_dir / "gateway.json")
     bus = await buses.connect(settings, name="gateway", signer=CallerSigner(keyring.signer()))
     try:
-        await buses.ensure_streams(bus)
+        await buses.until_prepared(bus)
         roster = Roster(bus, buses.Leases(bus))
         continuation = Continuation(keyring.sealer("continue"))
         app = build_app(settings, bus, roster, buses.Feed(bus), continuation)

@@ -10,6 +10,7 @@ from kubelore.common.authz import Caller, no_such_cluster
 from kubelore.common.bus import Bus, Leases
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterConnection, ClusterEvent, ListRoster
+from kubelore.common.contracts.flows import CLUSTER_EVENTS
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.errors import KubeloreError, Unavailable
 from kubelore.common.telemetry import get_logger
@@ -137,7 +138,7 @@ class Roster:
                     await self._changed.wait()
 
     async def _follow_events(self) -> None:
-        async for event in self._bus.subscribe_events("kubelore.v1.events.cluster.>", ClusterEvent):
+        async for event in self._bus.subscribe_events(CLUSTER_EVENTS, ClusterEvent):
             # What observers report every few seconds changes nothing that is asked here.
             if event.happened != "synced":
                 self._changed.set()

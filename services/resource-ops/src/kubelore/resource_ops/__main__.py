@@ -54,7 +54,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
     """Observe and answer until `stopping` is set."""
     bus = await buses.connect(settings, name=SERVICE)
     try:
-        await buses.ensure_streams(bus)
+        await buses.until_prepared(bus)
         blobs = BlobStore.open(settings.blob_url)
         fleet = build_fleet(settings, bus, blobs)
         service = endpoints(bus, Answers(fleet))

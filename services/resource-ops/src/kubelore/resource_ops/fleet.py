@@ -25,6 +25,7 @@ from kubelore.common.contracts.clusters import (
     ListRoster,
     cluster_event_subject,
 )
+from kubelore.common.contracts.flows import CLUSTER_EVENTS
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, Unavailable
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.observer import ClusterObserver
@@ -133,7 +134,7 @@ class Fleet:
     async def _wake_on_events(self) -> None:
         while True:
             try:
-                async for event in self._bus.subscribe_events("kubelore.v1.events.cluster.>", ClusterEvent):
+                async for event in self._bus.subscribe_events(CLUSTER_EVENTS, ClusterEvent):
                     if event.happened in ("added", "removed", "updated"):
                         self._wake.set()
             except KubeloreError as error:

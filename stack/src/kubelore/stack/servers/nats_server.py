@@ -8,7 +8,8 @@ import json
 import secrets
 import shutil
 import sysconfig
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ _SYSTEM = "SYS"
 
 @dataclass(frozen=True)
 class Account:
-    """A world of subjects and streams of its own, with a password for each user."""
+    """A world of subjects and streams of its own, with a password for each user.
+
+    `permissions` says what a user may publish and subscribe, in NATS' own form;
+    who is not in it may do everything.
+    """
 
     name: str
     users: dict[str, str]
+    permissions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class NatsServer(Server):
@@ -99,7 +105,7 @@ class NatsServer(Server):
     def _configuration(self) -> dict[str, Any]:
         # The configuration language is a superset of JSON.
         accounts: dict[str, Any] = {
-            account.name: {"jetstream": "enabled", "users": _users(account.users)}
+            account.name: {"jetstream": "enabled", "users": _users(account.users, account.permissions)}
             for account in self.accounts
         }
         accounts[_SYSTEM] = {"users": _users({"system": self._system_password})}
@@ -123,8 +129,17 @@ class NatsServer(Server):
         }
 
 
-def _users(passwords: dict[str, str]) -> list[dict[str, str]]:
-    return [{"user": name, "password": password} for name, password in passwords.items()]
+def _users(
+    passwords: dict[str, str], permissions: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "user": name,
+            "password": password,
+            **({"permissions": permissions[name]} if permissions and name in permissions else {}),
+        }
+        for name, password in passwords.items()
+    ]
 
 
 def nats_server_binary() -> str:

@@ -10,7 +10,7 @@ from kubelore.common.bus.parked import Parked
 from kubelore.common.bus.publisher import ChangePublisher
 from kubelore.common.bus.service import Service
 from kubelore.common.bus.sessions import Session, SessionEnded
-from kubelore.common.bus.streams import StreamLimits, create_durables, ensure_streams
+from kubelore.common.bus.streams import StreamLimits, create_durables, ensure_streams, until_prepared
 
 __all__ = [
     "Bus",
@@ -30,4 +30,5 @@ __all__ = [
     "connect",
     "create_durables",
     "ensure_streams",
+    "until_prepared",
 ]

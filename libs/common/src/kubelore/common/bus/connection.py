@@ -262,6 +262,10 @@ class Bus:
                 await self.client.close()
 
     async def _on_error(self, error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            remedy = "Enter it in kubelore.common.contracts, and give NATS the allow-lists made from it."
+            log.error("the bus does not permit it", detail=str(error)[:300], remedy=remedy)
+            return
         log.warning("bus error", error=type(error).__name__, detail=str(error)[:300])
 
     async def _on_disconnected(self) -> None:

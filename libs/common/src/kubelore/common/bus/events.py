@@ -104,7 +104,7 @@ async def _durable(bus: Bus, pattern: str, name: str) -> AsyncGenerator[Msg]:
     }
     while True:
         try:
-            await bus.jetstream(f"CONSUMER.CREATE.{EVENTS}.{name}", {"stream_name": EVENTS, "config": config})
+            await bus.jetstream(f"CONSUMER.CREATE.{EVENTS}.{name}.{pattern}", {"stream_name": EVENTS, "config": config})
             async with PullReader(bus, EVENTS, name) as reader:
                 while True:
                     for message in await reader.read(_POLL_S):

@@ -138,7 +138,9 @@ async def open_ordered(bus: Bus, stream: str, **config: Any) -> tuple[str, int]:
             **config,
         },
     }
-    made = await bus.jetstream(f"CONSUMER.CREATE.{stream}.{name}", body)
+    # With the filter in the subject, a user's allow-list can bind the consumer to it.
+    bound = f".{config['filter_subject']}" if "filter_subject" in config else ""
+    made = await bus.jetstream(f"CONSUMER.CREATE.{stream}.{name}{bound}", body)
     return name, made.get("num_pending", 0)
 
 

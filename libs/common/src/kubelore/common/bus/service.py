@@ -209,7 +209,7 @@ class Service:
                     f"an answer of {len(data)} bytes",
                     remedy="Ask for less: a smaller limit or a narrower query.",
                 )
-            session = new_session_id()
+            session = new_session_id(self._bus.name, _client_of(request))
             async with Session(self._bus, session, "server", frame_bytes=REPLY_FRAME_BYTES) as stream:
                 await self._respond(request, b"", {wire.SESSION: session, wire.SIZE: str(len(data))})
                 await send_reply(stream, data)
@@ -229,6 +229,16 @@ def _operation(headers: Mapping[str, str]) -> str:
     """The operation that a request is part of; empty when it names none, or nothing that is one."""
     named = headers.get(wire.OPERATION, "")
     return named if is_operation_id(named) else ""
+
+
+def _client_of(request: Request) -> str:
+    """The service that asked, as the inbox says that it wants its reply in (`_INBOX_<service>.…`).
+
+    Only that service can listen there, so naming another gains a caller nothing.
+    """
+    # nats-py's request does not show where its reply goes.
+    reply: str = request._msg.reply  # pyright: ignore[reportPrivateUsage]
+    return reply.partition(".")[0].removeprefix("_INBOX_")
 
 
 def _budget(header: str | None, default_s: float) -> float:

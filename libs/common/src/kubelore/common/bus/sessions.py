@@ -14,6 +14,7 @@ yet, so that a lost credit is mended by the next.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import struct
 from collections import deque
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from nats.aio.msg import Msg
 
 from kubelore.common.bus import wire
-from kubelore.common.errors import IntegrityError, KubeloreError, TooLarge, Unavailable
+from kubelore.common.contracts.permissions import session_root
+from kubelore.common.errors import BadRequest, IntegrityError, KubeloreError, TooLarge, Unavailable
 from kubelore.common.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ WINDOW = 8
 IDLE_S = 30.0
 """A peer that said nothing for so long is gone; both sides repeat their credit every third of it."""
 
+_ID = re.compile(r"[-a-z0-9]+\.[-a-z0-9]+\.[0-9a-f]{32}\Z")
 _HEAD = struct.Struct(">BQ")
 _DATA, _END, _CREDIT, _ERROR, _CANCEL = range(5)
 
@@ -52,13 +55,15 @@ class SessionEnded(Unavailable):
     reason = "SessionEnded"
 
 
-def new_session_id() -> str:
-    """An id nobody can guess: knowing it is the right to take part."""
-    return secrets.token_hex(16)
+def new_session_id(server: str, client: str) -> str:
+    """An id nobody can guess, behind the names of both services: the bus lets no third one listen."""
+    return f"{server}.{client}.{secrets.token_hex(16)}"
 
 
 class Session:
     """One side of a session; `server` is whoever made the id. Use as an async context manager.
+
+    Raises BadRequest for what is no id.
 
     `send` waits for credit; iterating yields what the other side sent until it
     finished. Leaving the context before both ends are through cancels the rest.
@@ -76,8 +81,12 @@ class Session:
         self.id = session
         self._frame_bytes = frame_bytes
         self._bus = bus
-        self._outgoing = f"kubelore.v1.session.{session}.{'out' if side == 'server' else 'in'}"
-        self._incoming = f"kubelore.v1.session.{session}.{'in' if side == 'server' else 'out'}"
+        if not _ID.match(session):
+            raise BadRequest("that is no id of a session")
+        server, client, secret = session.split(".")
+        subject = f"{session_root(server, client)}.{secret}"
+        self._outgoing = f"{subject}.{'out' if side == 'server' else 'in'}"
+        self._incoming = f"{subject}.{'in' if side == 'server' else 'out'}"
         self._idle_s = idle_s
         self._subscription: Subscription | None = None
         self._keepalive: asyncio.Task[None] | None = None
@@ -171,7 +180,7 @@ class Session:
         while True:
             await asyncio.sleep(self._idle_s / 3)
             if loop.time() - self._heard_at > self._idle_s:
-                self._end(SessionEnded(f"session {self.id[:8]}: the other side went silent"))
+                self._end(SessionEnded(f"session {self.id[-8:]}: the other side went silent"))
                 return
             with suppress(KubeloreError):
                 await self._frame(_CREDIT, self._granted)
@@ -179,7 +188,7 @@ class Session:
     async def _on_frame(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if len(message.data) < _HEAD.size:
-            self._end(SessionEnded(f"session {self.id[:8]}: malformed frame"))
+            self._end(SessionEnded(f"session {self.id[-8:]}: malformed frame"))
             return
         kind, number = _HEAD.unpack_from(message.data)
         if kind == _CREDIT:
@@ -190,7 +199,7 @@ class Session:
                 with suppress(KubeloreError):
                     await self._frame(_CREDIT, self._granted)
         elif kind == _CANCEL:
-            self._end(SessionEnded(f"session {self.id[:8]}: cancelled by the other side"))
+            self._end(SessionEnded(f"session {self.id[-8:]}: cancelled by the other side"))
         elif kind == _ERROR:
             body = message.data[_HEAD.size :]
             self._end(
@@ -203,13 +212,13 @@ class Session:
     def _on_numbered(self, kind: int, number: int, data: bytes) -> None:
         if number != self._expected:
             self._end(
-                SessionEnded(f"session {self.id[:8]}: frame {self._expected} is missing, {number} came")
+                SessionEnded(f"session {self.id[-8:]}: frame {self._expected} is missing, {number} came")
             )
         elif kind == _END:
             self._expected += 1
             self._peer_finished = True
         elif number >= self._granted:
-            self._end(SessionEnded(f"session {self.id[:8]}: the other side sent beyond its credit"))
+            self._end(SessionEnded(f"session {self.id[-8:]}: the other side sent beyond its credit"))
         else:
             self._expected += 1
             self._frames.append(data[_HEAD.size :])

@@ -14,26 +14,35 @@ CHANGES, so that publishers can be checked against it (decision 0005).
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubelore.common.contracts.changes import PARTITIONS
+from kubelore.common.contracts.flows import (
+    CHANGES,
+    CHECKPOINTS,
+    EVENT_SUBJECTS,
+    EVENTS,
+    FEED,
+    FEED_DELIVERY,
+    FENCE_SUBJECTS,
+    LEASES,
+    PARKED,
+    PARKED_SUBJECTS,
+    RESOURCE_SUBJECTS,
+    bucket_stream,
+    partition_consumer,
+    partition_filter,
+)
+from kubelore.common.contracts.permissions import streams_of
+from kubelore.common.errors import DeadlineExceeded, Unavailable
 
 if TYPE_CHECKING:
     from kubelore.common.bus.connection import Bus
 
-CHANGES = "CHANGES"
-FEED = "FEED"
-EVENTS = "EVENTS"
-PARKED = "PARKED"
-
-RESOURCE_SUBJECTS = "kubelore.v1.events.resource.*.*"
-FENCE_SUBJECTS = "kubelore.v1.fence.*"
-EVENT_SUBJECTS = ("kubelore.v1.events.cluster.>", "kubelore.v1.events.alert.>", "kubelore.v1.events.audit.>")
-PARKED_SUBJECTS = "kubelore.v1.parked.*.*"
-
-_FEED_DELIVERY = "kubelore.v1.feed.delivery"
 _S = 10**9
+_LOOK_AGAIN_S = 0.1
 _MIB = 2**20
 
 
@@ -51,27 +60,12 @@ class StreamLimits:
     replicas: int = 1
 
 
-def bucket_stream(bucket: str) -> str:
-    """The stream behind a key-value bucket, as every NATS client names it."""
-    return f"KV_{bucket}"
-
-
-def partition_consumer(service: str, partition: int) -> str:
-    """The durable of a service for one partition."""
-    return f"{service}-p{partition:02d}"
-
-
-def partition_filter(partition: int) -> str:
-    """The subjects of one partition, whatever the cluster."""
-    return f"kubelore.v1.events.resource.*.p{partition:02d}"
-
-
 async def ensure_streams(bus: Bus, limits: StreamLimits | None = None) -> None:
     """Create or adjust every stream, bucket and the two consumers of CHANGES.
 
-    Safe to call from every process at every start, at the same time: all calls
-    carry the same configuration. Raises JetStreamRefused when the server has no
-    room for it.
+    For the bus's operator (`prepare`): no service may. Safe to call at every start
+    and at the same time, since all calls carry the same configuration. Raises
+    JetStreamRefused when the server has no room for it.
     """
     limits = limits or StreamLimits()
     await _stream(bus, _changes(limits))
@@ -79,8 +73,29 @@ async def ensure_streams(bus: Bus, limits: StreamLimits | None = None) -> None:
     await _consumer(bus, CHANGES, _fence_consumer())
     for config in (_feed(limits), _events(limits), _parked(limits)):
         await _stream(bus, config)
-    for bucket in ("LEASES", "CHECKPOINTS"):
+    for bucket in (LEASES, CHECKPOINTS):
         await _stream(bus, _bucket(bucket, limits))
+
+
+async def until_prepared(bus: Bus, *, deadline_s: float = 60.0) -> None:
+    """Wait until the streams that this service works with have been made.
+
+    Raises Unavailable when one still is not there after `deadline_s`.
+    """
+    missing = list(streams_of(bus.name))
+    until = asyncio.get_running_loop().time() + deadline_s
+    while missing:
+        try:
+            await bus.jetstream(f"STREAM.INFO.{missing[0]}", deadline_s=2.0)
+        except (Unavailable, DeadlineExceeded) as error:
+            if asyncio.get_running_loop().time() > until:
+                raise Unavailable(
+                    f"the stream {missing[0]} is not there: {error.detail}",
+                    remedy="Run `python -m kubelore.common.bus.prepare` as the operator of the bus.",
+                ) from error
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        else:
+            missing.pop(0)
 
 
 async def create_durables(bus: Bus, service: str) -> None:
@@ -120,7 +135,9 @@ async def _stream(bus: Bus, config: dict[str, Any]) -> None:
 async def _consumer(bus: Bus, stream: str, config: dict[str, Any]) -> None:
     name = config["durable_name"]
     body = {"stream_name": stream, "config": {**config, "name": name}}
-    await bus.jetstream(f"CONSUMER.CREATE.{stream}.{name}", body)
+    # With the filter in the subject, a user's allow-list can bind the consumer to it.
+    bound = f".{config['filter_subject']}" if "filter_subject" in config else ""
+    await bus.jetstream(f"CONSUMER.CREATE.{stream}.{name}{bound}", body)
 
 
 def _file(name: str, limits: StreamLimits, **more: Any) -> dict[str, Any]:
@@ -145,7 +162,7 @@ def _feed_consumer() -> dict[str, Any]:
         "durable_name": "feed",
         "ack_policy": "flow_control",
         "deliver_policy": "all",
-        "deliver_subject": _FEED_DELIVERY,
+        "deliver_subject": FEED_DELIVERY,
         "flow_control": True,
         "idle_heartbeat": _S,
         "max_ack_pending": 1024,
@@ -169,7 +186,7 @@ def _feed(limits: StreamLimits) -> dict[str, Any]:
         discard="old",
         max_bytes=limits.feed_bytes,
         max_age=limits.feed_age_s * _S,
-        sources=[{"name": CHANGES, "consumer": {"name": "feed", "deliver_subject": _FEED_DELIVERY}}],
+        sources=[{"name": CHANGES, "consumer": {"name": "feed", "deliver_subject": FEED_DELIVERY}}],
     )
 
 

@@ -15,10 +15,10 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from kubelore.common.contracts import changes, clusters, resources
+from kubelore.common.contracts import changes, clusters
 from kubelore.common.contracts.endpoint import Endpoint
+from kubelore.common.contracts.endpoints import ENDPOINTS
 
-ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (*clusters.ENDPOINTS, *resources.ENDPOINTS)
 RECORDS: tuple[type[msgspec.Struct], ...] = get_args(changes.Record)
 
 REQUEST_HEADERS = {
@@ -31,7 +31,7 @@ REQUEST_HEADERS = {
 REPLY_HEADERS = {
     "Nats-Service-Error": "Only with an error: one line for people (ADR-32).",
     "Nats-Service-Error-Code": "Only with an error: its HTTP status; the body is then the error as JSON.",
-    "Kubelore-Session": "Only with a large answer: it follows in frames on kubelore.v1.session.<id>.out.",
+    "Kubelore-Session": "Only with a large answer: its frames follow on kubelore.v1.session.<this>.out.",
     "Kubelore-Size": "Only with a large answer: its bytes in all.",
 }
 CHANGE_HEADERS = {
