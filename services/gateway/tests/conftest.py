@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any
@@ -38,9 +40,16 @@ from kubelore.common.contracts.clusters import (
 from kubelore.common.contracts.resources import (
     ClusterState,
     Column,
+    Counts,
     Dictionaries,
+    Digest,
+    DigestPage,
+    Digests,
     Fetch,
+    FetchMeant,
     Get,
+    ListDigests,
+    ListTypes,
     NamedDictionaries,
     Object,
     Objects,
@@ -55,6 +64,8 @@ from kubelore.common.contracts.resources import (
     ResolveTypes,
     Row,
     SortKey,
+    TypeInfo,
+    Types,
     observer_lease,
 )
 from kubelore.common.crypto import Keyring
@@ -195,6 +206,7 @@ class Replica:
         self.bus = bus
         self.objects: dict[str, dict[str, Any]] = {}
         self.types = {"pods", "configmaps"}
+        self.names_a_page = 1000
         self.status: dict[str, str] = {}
         self.asked: list[tuple[str, Any]] = []
         self.dictionary = Dictionary()
@@ -204,6 +216,10 @@ class Replica:
         self.service.serve(resources.QUERY, self.query)
         self.service.serve(resources.FETCH, self.fetch)
         self.service.serve(resources.GET, self.get)
+        self.service.serve(resources.COUNT, self.count)
+        self.service.serve(resources.TYPES, self.served)
+        self.service.serve(resources.DIGESTS, self.digests)
+        self.service.serve(resources.MEANT, self.meant)
         self.service.serve(resources.RESOLVE, self.resolve)
         self.service.serve(resources.OBSERVERS, self.observers)
         self.service.serve(resources.DICTIONARIES, self.dictionaries)
@@ -286,6 +302,67 @@ class Replica:
         return Object(
             id=request.id, object=self._body(request.id), state=self._state(request.id.split(":")[0])
         )
+
+    async def count(self, query: Query) -> Counts:
+        await self._asked("count", query)
+        types = self._known(query.types)
+        found = [
+            one.split(":")
+            for one in self.objects
+            if one.split(":")[0] in query.clusters and (not types or one.split(":")[1] in types)
+        ]
+        return Counts(
+            total=len(found),
+            clusters=[self._state(name, sum(one[0] == name for one in found)) for name in query.clusters],
+            types=dict(Counter(one[1] for one in found)),
+            namespaces=dict(Counter(one[2] for one in found)),
+            phases={"": len(found)} if found else {},
+        )
+
+    async def served(self, request: ListTypes) -> Types:
+        await self._asked("types", request)
+        held = {kind: sum(f":{kind}:" in found for found in self.objects) for kind in sorted(self.types)}
+        return Types(
+            [
+                TypeInfo(
+                    name=kind,
+                    group="",
+                    version="v1",
+                    kind=kind.title(),
+                    plural=kind,
+                    singular=kind[:-1],
+                    short_names=[],
+                    namespaced=True,
+                    clusters=request.clusters,
+                    count=number,
+                )
+                for kind, number in held.items()
+            ]
+        )
+
+    async def digests(self, request: ListDigests) -> DigestPage:
+        await self._asked("digests", request)
+        types = sorted(self._known(request.types))
+        named: dict[tuple[str, str, str], list[Digest]] = {}
+        for found, body in self.objects.items():
+            cluster, *name = found.split(":", 3)
+            if cluster in request.clusters and name[0] in types and request.name in ("", name[2]):
+                digest = hashlib.blake2b(json.dumps(body).encode(), digest_size=16).digest()
+                named.setdefault((name[0], name[1], name[2]), []).append(
+                    Digest(request.clusters.index(cluster), digest)
+                )
+        behind = [name for name in sorted(named) if request.after is None or name > request.after]
+        names = behind[: self.names_a_page]
+        return DigestPage(
+            rows=[Digests(*name, named[name]) for name in names],
+            clusters=[self._state(name) for name in request.clusters],
+            types=types,
+            next=names[-1] if len(behind) > len(names) else None,
+        )
+
+    async def meant(self, request: FetchMeant) -> Objects:
+        await self._asked("meant", request)
+        return Objects([self._body(found) for found in request.ids])
 
     async def resolve(self, request: ResolveTypes) -> ResolvedTypes:
         await self._asked("resolve", request)

@@ -15,7 +15,7 @@ from kubelore.common.contracts.changes import Was
 from kubelore.common.contracts.resources import ClusterState, Query
 from kubelore.common.errors import Invalid
 from kubelore.common.kube.resource_type import PODS, ResourceType
-from kubelore.resource_ops.query import fetch, get, query
+from kubelore.resource_ops.query import fetch, get, query, select
 from kubelore.resource_ops.read_model import ClusterModel, ReadModel
 from kubelore.resource_ops.summary import count, describe_types
 
@@ -348,8 +348,10 @@ def test_counts_are_by_cluster_type_namespace_and_phase():
     models = ReadModel()
     models.open("east").upsert(PODS, manifest("a", namespace="red"))
     models.open("west").upsert(PODS, manifest("b", namespace="red", phase="Failed"))
-    counts = count(models, models.index.types.get("pods"))
+    selection, states = select(models, Query(clusters=["east", "west"], types=["pods"]), live)
+    counts = count(models, selection.rows, states)
     assert counts.total == 2
-    assert counts.clusters == {"east": 1, "west": 1}
+    assert {state.name: state.count for state in counts.clusters} == {"east": 1, "west": 1}
+    assert counts.types == {"pods": 2}
     assert counts.namespaces == {"red": 2}
     assert counts.phases == {"Running": 1, "Failed": 1}

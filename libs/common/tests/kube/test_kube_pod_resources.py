@@ -71,7 +71,9 @@ _containers = st.lists(st.tuples(_millis, st.booleans()), max_size=6)
 
 
 @given(st.lists(_millis, max_size=6), _containers)
-def test_a_pod_asks_for_the_most_that_runs_at_any_moment(main: list[int], init: list[tuple[int, bool]]) -> None:
+def test_a_pod_asks_for_the_most_that_runs_at_any_moment(
+    main: list[int], init: list[tuple[int, bool]]
+) -> None:
     """Against a replay of the pod's life: after each start, what runs is counted."""
     kept, moments = 0, [0]
     for millis, sidecar in init:

@@ -21,19 +21,28 @@ class CommonSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KUBELORE_", extra="ignore")
 
     nats_url: str = Field(
-        default="nats://127.0.0.1:4222", description="Servers of the bus, comma separated, without credentials."
+        default="nats://127.0.0.1:4222",
+        description="Servers of the bus, comma separated, without credentials.",
     )
     nats_user: str = Field(default="", description="User of this service on the bus.")
     nats_password: SecretStr = Field(default=SecretStr(""), description="Password of that user.")
-    mongo_url: SecretStr = Field(default=SecretStr("mongodb://127.0.0.1:27017"), description="MongoDB connection string.")
+    mongo_url: SecretStr = Field(
+        default=SecretStr("mongodb://127.0.0.1:27017"), description="MongoDB connection string."
+    )
     mongo_database: str = Field(default="kubelore", description="Database that holds Kubelore's collections.")
-    blob_url: str = Field(default="", description="Blob store: file:///path, or s3://bucket with the AWS_* variables.")
-    keyring_dir: Path = Field(default=Path("keyring"), description="Folder with one keyring file per purpose.")
+    blob_url: str = Field(
+        default="", description="Blob store: file:///path, or s3://bucket with the AWS_* variables."
+    )
+    keyring_dir: Path = Field(
+        default=Path("keyring"), description="Folder with one keyring file per purpose."
+    )
     replica: str = Field(default="", description="Id of this replica; made at start when empty.")
     allow_private_addresses: bool = Field(
         default=False, description="Whether API servers on loopback and private addresses may be added."
     )
-    allow_insecure_tls: bool = Field(default=False, description="Whether insecure-skip-tls-verify is accepted.")
+    allow_insecure_tls: bool = Field(
+        default=False, description="Whether insecure-skip-tls-verify is accepted."
+    )
     allowed_exec_commands: list[str] = Field(
         default_factory=list,
         description="Command lines of credential plugins that a kubeconfig may name, each with the program's "
@@ -45,7 +54,9 @@ class CommonSettings(BaseSettings):
     )
     log_format: str = Field(default="json", description="json or console.")
     log_level: str = Field(default="info", description="debug, info, warning or error.")
-    otlp_endpoint: str = Field(default="", description="OTLP/HTTP endpoint for traces and metrics; none when empty.")
+    otlp_endpoint: str = Field(
+        default="", description="OTLP/HTTP endpoint for traces and metrics; none when empty."
+    )
 
     @field_validator("allowed_exec_commands")
     @classmethod

@@ -56,8 +56,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_UNOWNED = "no observer holds this cluster yet"
-_SILENT = "its observer does not answer"
+UNOWNED = "no observer holds this cluster yet"
+SILENT = "its observer does not answer"
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class FanOut:
         )
         if not orphans:
             _raise_if_all_refuse(query.types, heard)
-        merged = _merge([one.page for one in heard], query, [_lost(name, _UNOWNED) for name in orphans])
+        merged = _merge([one.page for one in heard], query, [lost_state(name, UNOWNED) for name in orphans])
         items = Items(query.view)
         packed = next((one for one in heard if one.unpacked), None)
         if packed and packed.unpacked and packed.page.packed:
@@ -131,7 +131,7 @@ class FanOut:
         self._roster.select(caller, [cluster])
         owner = self._roster.owner(cluster)
         if owner is None:
-            raise Unavailable(f"{_UNOWNED}: {cluster}", remedy="Try again in a few seconds.", retry_after_s=5)
+            raise Unavailable(f"{UNOWNED}: {cluster}", remedy="Try again in a few seconds.", retry_after_s=5)
         return await self._bus.request(resources.GET, request, target=owner)
 
     async def resolve_types(self, caller: Caller, names: Sequence[str]) -> list[str]:
@@ -166,7 +166,7 @@ class FanOut:
             request = ResolveTypes(names=known)
             return self._bus.request(resources.RESOLVE, request, target=owner, deadline_s=_left(until))
 
-        answer, unknown = await _without_unknown(names, ask)
+        answer, unknown = await without_unknown(names, ask)
         return (answer.names if answer else []), unknown
 
     async def _ask(self, owner: str, query: Query) -> _Heard:
@@ -177,9 +177,9 @@ class FanOut:
             return self._bus.request(resources.QUERY, narrowed, target=owner, deadline_s=_left(until))
 
         try:
-            page, unknown = await _without_unknown(query.types, ask)
+            page, unknown = await without_unknown(query.types, ask)
             if page is None:
-                return _Heard(await self._states(owner, query.clusters, until), unknown=unknown)
+                return _Heard(await self.states(owner, query.clusters, until), unknown=unknown)
             rows = page.packed
             unpacked = await self._unpacked(owner, rows.objects, len(rows.ids), until) if rows else None
             return _Heard(page, unpacked, unknown)
@@ -188,10 +188,10 @@ class FanOut:
         except KubeloreError as error:
             silent = isinstance(error, Unavailable | DeadlineExceeded)
             log.warning("replica not heard", replica=owner, reason=error.reason, detail=error.detail)
-            why = _SILENT if silent else f"its observer failed: {error.detail}"
+            why = SILENT if silent else f"its observer failed: {error.detail}"
             return _Heard(_lost_page(query.clusters, why), failure=error)
 
-    async def _states(self, owner: str, clusters: list[str], until: float) -> Page:
+    async def states(self, owner: str, clusters: list[str], until: float) -> Page:
         """A page without rows, for clusters that serve none of the types asked for."""
         request = ObserverRef(clusters=clusters)
         reports = await self._bus.request(resources.OBSERVERS, request, target=owner, deadline_s=_left(until))
@@ -200,7 +200,7 @@ class FanOut:
             for one in reports.items
         ]
         missing = set(clusters).difference(state.name for state in states)
-        return Page(rows=[], clusters=[*states, *(_lost(name, _SILENT) for name in missing)], total=0)
+        return Page(rows=[], clusters=[*states, *(lost_state(name, SILENT) for name in missing)], total=0)
 
     async def _fill(self, items: Items, page: Page, at_once: bool, owned: dict[str, list[str]]) -> None:
         """The objects of a merged page's rows, which have them already, or are fetched (phase two).
@@ -226,7 +226,7 @@ class FanOut:
                 silent.update(map(_cluster_of, ids))
             else:
                 found.update(zip(ids, zip(unpacked.frames, unpacked.unpackers, strict=True), strict=True))
-        page.clusters = [_lost(one.name, _SILENT) if one.name in silent else one for one in page.clusters]
+        page.clusters = [lost_state(one.name, SILENT) if one.name in silent else one for one in page.clusters]
         for row in page.rows:
             if row.id in found:
                 items.add(row.id, *found[row.id])
@@ -251,7 +251,7 @@ class FanOut:
         return Unpacked(packed, await self._unpackers.of(owner, packed.dictionaries, _left(until)), count)
 
 
-async def _without_unknown(
+async def without_unknown(
     types: Sequence[str], ask: Callable[[list[str]], Awaitable[T]]
 ) -> tuple[T | None, dict[str, BadRequest]]:
     """Ask for types, leaving out those the replica does not know; its answer (None when it knows none), and those."""
@@ -295,12 +295,12 @@ def _cluster_of(id: str) -> str:
     return id.partition(":")[0]
 
 
-def _lost(cluster: str, error: str) -> ClusterState:
+def lost_state(cluster: str, error: str) -> ClusterState:
     return ClusterState(name=cluster, status="error", error=error)
 
 
 def _lost_page(clusters: Sequence[str], error: str) -> Page:
-    return Page(rows=[], clusters=[_lost(name, error) for name in clusters], total=0)
+    return Page(rows=[], clusters=[lost_state(name, error) for name in clusters], total=0)
 
 
 def _merge(pages: Sequence[Page], query: Query, lost: list[ClusterState]) -> Page:

@@ -110,6 +110,11 @@ class Roster:
         """Whether a cluster of this name is onboarded."""
         return name in self._clusters
 
+    def observes(self, name: str, namespace: str) -> bool:
+        """Whether a namespace (empty: what lies in none) of a cluster is observed, rather than left out."""
+        cluster = self._clusters.get(name)
+        return cluster is not None and (not cluster.namespaces or namespace in cluster.namespaces)
+
     def owner(self, cluster: str) -> str | None:
         """The replica that observes a cluster, None while nobody does."""
         return self._owners.get(cluster)

@@ -181,3 +181,77 @@ class ResourceList(BaseModel):
     continue_: str | None = Field(None, alias="continue")
     watch_from: str = Field(description="Pass as `since` to unified/watch to miss nothing after this answer.")
     columns: list[dict[str, Any]] | None = Field(None, description="With view=table: the printer columns.")
+
+
+class ComparedChange(BaseModel):
+    """One place where objects differ."""
+
+    path: str = Field(examples=["spec.template.spec.containers[name=web].image"])
+    values: dict[str, Any] = Field(
+        description="By cluster; one whose object does not have it is absent. "
+        "For values of Secrets a number, equal where they are equal."
+    )
+    truncated: bool = Field(False, description="Long values are the beginning of their JSON.")
+
+
+class ComparedItem(BaseModel):
+    """One name in the clusters."""
+
+    type: str
+    namespace: str
+    name: str
+    status: Literal["same", "different", "missing", "unknown"] = Field(
+        description="missing: in some of them only (where it is, it may differ as well). "
+        "unknown: fewer than two clusters can tell."
+    )
+    clusters: dict[str, Literal["present", "absent", "unknown"]]
+    changes: list[ComparedChange]
+    more_changes: int = Field(0, description="Differences that are not listed.")
+
+
+class ComparisonPage(BaseModel):
+    """One page of a comparison, by type, namespace and name."""
+
+    items: list[ComparedItem]
+    summary: dict[str, int] = Field(description="Every name that was looked at for this page, by status.")
+    clusters: list[ClusterFreshness]
+    partial: bool = Field(description="True when any chosen cluster is not live.")
+    ignored: list[str] = Field(description="Paths that are left out of objects of the types on this page.")
+    continue_: str | None = Field(None, alias="continue")
+
+
+class Summary(BaseModel):
+    """Counts of the objects that match."""
+
+    total: int
+    types: dict[str, int]
+    namespaces: dict[str, int] = Field(
+        description="A Namespace counts as in itself; what lies in none is under the empty name."
+    )
+    namespaces_left_out: int = Field(description="Namespaces with fewer objects than the 2,000 named.")
+    phases: dict[str, int] = Field(description="Objects without a phase are under the empty name.")
+    clusters: list[ClusterFreshness]
+    partial: bool = Field(description="True when any chosen cluster is not live.")
+
+
+class ResourceTypeItem(BaseModel):
+    """A type that some of the clusters serve."""
+
+    name: str = Field(examples=["deployments.apps"])
+    group: str
+    version: str
+    kind: str
+    plural: str
+    singular: str
+    short_names: list[str]
+    namespaced: bool
+    clusters: list[str] = Field(description="Those that serve it.")
+    count: int
+
+
+class TypeList(BaseModel):
+    """Types by name."""
+
+    items: list[ResourceTypeItem]
+    clusters: list[ClusterFreshness]
+    partial: bool = Field(description="True when any chosen cluster is not live.")

@@ -10,11 +10,14 @@ from fastapi import FastAPI, Response
 from kubelore.common.bus import Bus, Feed
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.clusters import cluster_routes
+from kubelore.gateway.comparing import Comparer
 from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.operations import Operations
+from kubelore.gateway.overview import overview_routes
 from kubelore.gateway.problems import Boundary, install
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
@@ -50,6 +53,8 @@ def build_app(
     watches = Watches(feed, fan_out, roster, settings.max_watches)
     app.include_router(cluster_routes(bus, roster))
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
+    comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
+    app.include_router(overview_routes(comparer, counting, roster, continuation))
     _health(app, bus, roster)
     serve_pages(app)
     install(app)

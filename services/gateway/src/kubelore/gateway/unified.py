@@ -50,7 +50,8 @@ Search = Annotated[
 ]
 
 
-def _comma(text: str) -> list[str]:
+def comma(text: str) -> list[str]:
+    """The parts of a parameter that lists with commas."""
     return [part for raw in text.split(",") if (part := raw.strip())]
 
 
@@ -88,9 +89,9 @@ def unified_routes(
         stale: Annotated[Literal["include", "exclude"], Query()] = "include",
     ) -> Response:
         query = resources.Query(
-            clusters=roster.select(caller, _comma(clusters)),
-            types=_comma(type_),
-            namespaces=_comma(namespace),
+            clusters=roster.select(caller, comma(clusters)),
+            types=comma(type_),
+            namespaces=comma(namespace),
             labels=labels,
             fields=fields,
             search=search,
@@ -130,7 +131,7 @@ def unified_routes(
             return Response(text, media_type="application/yaml")
         cluster = found.id.partition(":")[0]
         state = freshness(found.state)
-        return _json(
+        return json_answer(
             {"id": found.id, "cluster": cluster, "object": msgspec.Raw(found.object), "state": state}
         )
 
@@ -155,9 +156,9 @@ def unified_routes(
     ) -> Response:
         asked = WatchRequest(
             caller=caller,
-            types=_comma(type_),
-            clusters=_comma(clusters),
-            namespaces=_comma(namespace),
+            types=comma(type_),
+            clusters=comma(clusters),
+            namespaces=comma(namespace),
             labels=labels,
             fields=fields,
             since=last_event_id or since,
@@ -176,5 +177,6 @@ def _yaml(raw: bytes) -> str:
     return dump(msgspec.json.decode(raw))
 
 
-def _json(value: object) -> Response:
+def json_answer(value: object) -> Response:
+    """An answer as JSON, written by msgspec: raw objects go in as they are."""
     return Response(msgspec.json.encode(value), media_type="application/json")

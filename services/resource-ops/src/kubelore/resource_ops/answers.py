@@ -14,9 +14,13 @@ from kubelore.common.callers import current_caller
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.resources import (
     ClusterState,
+    Counts,
     Dictionaries,
+    DigestPage,
     Fetch,
+    FetchMeant,
     Get,
+    ListDigests,
     ListTypes,
     NamedDictionaries,
     Object,
@@ -32,10 +36,11 @@ from kubelore.common.contracts.resources import (
 )
 from kubelore.common.errors import BadRequest, DeadlineExceeded, NotFound, Unavailable
 from kubelore.common.kube import ResourceType
+from kubelore.resource_ops import comparing
 from kubelore.resource_ops import query as queries
 from kubelore.resource_ops.fleet import Fleet
 from kubelore.resource_ops.rows import older, version
-from kubelore.resource_ops.summary import describe_types
+from kubelore.resource_ops.summary import count, describe_types
 from kubelore.resource_ops.type_names import resolve
 from kubelore.resource_ops.visibility import Visible, may_list, visible_to
 
@@ -59,9 +64,35 @@ class Answers:
         caller = current_caller()
         request.clusters = [name for name in request.clusters if caller.sees(name)]
         page = queries.query(self._fleet.model, request, self._state, visible=self._visible())
-        answered = {state.name for state in page.clusters}
-        page.clusters += [self._state(name, ()) for name in request.clusters if name not in answered]
+        page.clusters += self._moved(request.clusters, page.clusters)
         return page
+
+    async def count(self, request: Query) -> Counts:
+        """How many objects match, by cluster, type, namespace and phase."""
+        caller = current_caller()
+        request.clusters = [name for name in request.clusters if caller.sees(name)]
+        selection, states = queries.select(self._fleet.model, request, self._state, self._visible())
+        counted = count(self._fleet.model, selection.rows, states)
+        counted.clusters += self._moved(request.clusters, states)
+        return counted
+
+    async def digests(self, request: ListDigests) -> DigestPage:
+        """By what objects of one name are compared, a page of names."""
+        caller = current_caller()
+        # Digests name clusters by their place, so one that is not for the caller leaves a gap.
+        request.clusters = [name if caller.sees(name) else "" for name in request.clusters]
+        page = await comparing.digests(self._fleet.model, request, self._state, visible=self._visible())
+        page.clusters += self._moved(filter(None, request.clusters), page.clusters)
+        return page
+
+    async def meant(self, request: FetchMeant) -> Objects:
+        """Objects as they are compared; nothing where one has gone, or is not for the caller."""
+        caller = current_caller()
+
+        def may_read(id: str) -> bool:
+            return caller.unrestricted or _may_read(caller, ResourceId.parse(id))
+
+        return Objects(await comparing.as_meant(self._fleet.model, request, may_read))
 
     async def fetch(self, request: Fetch) -> Objects:
         """The objects of these ids; nothing where one has gone, or is not for the caller."""
@@ -129,6 +160,11 @@ class Answers:
         observers = [one for one in self._fleet.observers(request.clusters) if caller.sees(one.cluster)]
         reports = [one.report(request.types and _reads_all(caller, one.cluster)) for one in observers]
         return ObserverReports([_without_figures(caller, report) for report in reports])
+
+    def _moved(self, asked: Iterable[str], answered: Iterable[ClusterState]) -> list[ClusterState]:
+        """The clusters asked for that this replica no longer holds."""
+        held = {state.name for state in answered}
+        return [self._state(name, ()) for name in asked if name not in held]
 
     def _visible(self) -> Visible:
         return visible_to(current_caller(), self._fleet.model.index)

@@ -53,7 +53,11 @@ class Columns:
         if row.number in row.home.partial:
             return _encode(self._known(row, now))
         try:
-            return _encode(self._printer.cells(_decode(row.home.codec.lean(row.packed)), now))
+            found = _decode(row.home.codec.lean(row.packed))
+            if row.hashes is not None:
+                # The printer counts the keys; their values are not held.
+                found["data"] = row.hashes
+            return _encode(self._printer.cells(found, now))
         except (AttributeError, KeyError, TypeError, ValueError):
             # An object in a shape that its type does not allow: say what is certain.
             return _encode(self._known(row, now))

@@ -134,6 +134,7 @@ class Index:
             by_phase.remove(row)
         self._describe(row, facts)
         row.home.repack(row, packed)
+        row.digest = b""
         row.rv = version(facts.meta.resource_version)
         if by_phase:
             by_phase.add(row)

@@ -129,8 +129,10 @@ class ClusterModel:
             table = self.tables[name] = Table(self.cluster, name, self._model.codec(name))
         return table
 
-    def upsert(self, resource_type: ResourceType, raw: bytes) -> Upserted:
-        """Take in an object as a watch delivered it.
+    def upsert(
+        self, resource_type: ResourceType, raw: bytes, hashes: dict[str, bytes] | None = None
+    ) -> Upserted:
+        """Take in an object as a watch delivered it; with a Secret the `hashes` of its values.
 
         An arrival that is older than what is held is ignored, and so is one
         that the last complete list no longer held. Raises Invalid for bytes
@@ -138,7 +140,9 @@ class ClusterModel:
         """
         table = self._table(resource_type)
         facts = read(table.type, raw)
-        return self._put(table, facts, raw, floor=table.floor(facts.meta.namespace))
+        done = self._put(table, facts, raw, floor=table.floor(facts.meta.namespace))
+        _keep(table, facts, done, hashes)
+        return done
 
     def _put(
         self, table: Table, facts: Facts, raw: bytes, *, floor: int | str = 0, force: bool = False
@@ -267,10 +271,11 @@ class Listing:
         self._regressed = regressed
         self._unseen = BitMap(row.number for row in table.within(namespace))
 
-    def add(self, raw: bytes) -> Upserted:
-        """Take in one item; raises Invalid for bytes that are no object."""
+    def add(self, raw: bytes, hashes: dict[str, bytes] | None = None) -> Upserted:
+        """Take in one item, with a Secret the hashes of its values; raises Invalid for bytes that are no object."""
         facts = read(self._table.type, raw)
         done = self._model._put(self._table, facts, raw, force=self._regressed)  # pyright: ignore[reportPrivateUsage]
+        _keep(self._table, facts, done, hashes)
         row = self._table.get(facts.meta.namespace, facts.meta.name)
         if row is not None:
             self._unseen.discard(row.number)
@@ -287,6 +292,14 @@ class Listing:
             self._model._remove(row)  # pyright: ignore[reportPrivateUsage]
         table.floors[self._namespace] = newer
         return gone
+
+
+def _keep(table: Table, facts: Facts, done: Upserted, hashes: dict[str, bytes] | None) -> None:
+    """Put the hashes of a Secret's values beside the row that has just arrived."""
+    if hashes is not None and done.kind in ("created", "updated"):
+        row = table.get(facts.meta.namespace, facts.meta.name)
+        if row is not None:
+            row.hashes = hashes
 
 
 def _was(type_name: str, labels: tuple[str, ...], fields: tuple[str, ...]) -> Was:

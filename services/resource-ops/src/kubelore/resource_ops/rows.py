@@ -108,6 +108,10 @@ class Row(msgspec.Struct, gc=False):
     words: tuple[str, ...]
     fields: tuple[str, ...]
     packed: bytes
+    hashes: dict[str, bytes] | None = None
+    """Of a Secret: a keyed hash for each of its values, which are not held."""
+    digest: bytes = b""
+    """What comparing made of the object, until it changes; empty before anybody compared."""
 
     @property
     def id(self) -> str:

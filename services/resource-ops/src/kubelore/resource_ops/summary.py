@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import msgspec
 from pyroaring import BitMap
 
-from kubelore.common.contracts.resources import TypeInfo
+from kubelore.common.contracts.resources import ClusterState, Counts, TypeInfo
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.read_model import ReadModel
 from kubelore.resource_ops.visibility import Visible, whole
 
 
-class Counts(msgspec.Struct, kw_only=True):
-    """How many of a selection's rows there are by each of four properties; values with none are absent."""
-
-    total: int
-    clusters: dict[str, int]
-    types: dict[str, int]
-    namespaces: dict[str, int]
-    phases: dict[str, int]
-
-
-def count(models: ReadModel, rows: BitMap) -> Counts:
-    """Counts over the rows of a selection (see `query.select`).
-
-    A Namespace object counts under its own name, other cluster-scoped objects
-    under the empty namespace; objects without a phase under the empty phase.
-    """
+def count(models: ReadModel, rows: BitMap, clusters: list[ClusterState]) -> Counts:
+    """Counts over the rows of a selection, and the states of its clusters (see `query.select`)."""
     index = models.index
     return Counts(
         total=len(rows),
-        clusters=_count(rows, ((name, model.numbers) for name, model in models.clusters.items())),
+        clusters=clusters,
         types=_count(rows, index.types.items()),
         namespaces=_count(rows, index.namespaces.items()),
         phases=_count(rows, index.phases.items()),

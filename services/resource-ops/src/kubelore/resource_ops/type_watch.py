@@ -57,6 +57,7 @@ UNREADABLE = (Invalid, UpstreamError, TooLarge, BadRequest)
 """What is wrong with one object for good; anything else may pass."""
 _KINDS: dict[str, Kind] = {"ADDED": "created", "MODIFIED": "updated", "DELETED": "deleted"}
 
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the watches of one cluster share."""
@@ -263,7 +264,7 @@ class TypeWatch:
         around = self._around
         try:
             manifest = around.records.admit(self.type, raw)
-            held.add(manifest.raw)
+            held.add(manifest.raw, manifest.hmacs)
             if publish:
                 record = await around.records.change(self.type, manifest, "observed")
                 await around.changes.append(record, self.key)
@@ -302,7 +303,7 @@ class TypeWatch:
         if kind == "deleted":
             old_rv = around.model.delete(self.type, manifest.meta)
         else:
-            upserted = around.model.upsert(self.type, manifest.raw)
+            upserted = around.model.upsert(self.type, manifest.raw, manifest.hmacs)
             was = upserted.was
             old_rv = upserted.old_rv if upserted.kind == "updated" else ""
         if self._publishes:

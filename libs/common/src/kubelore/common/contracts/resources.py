@@ -192,6 +192,72 @@ class Types(msgspec.Struct):
     items: list[TypeInfo]
 
 
+class Counts(msgspec.Struct, kw_only=True):
+    """How many of a selection's rows there are by each of four properties; values with none are absent.
+
+    A Namespace object counts under its own name, other cluster-scoped objects
+    under the empty namespace; objects without a phase under the empty phase.
+    """
+
+    total: int
+    clusters: list[ClusterState]
+    types: dict[str, int]
+    namespaces: dict[str, int]
+    phases: dict[str, int]
+
+
+class ListDigests(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What to compare between clusters, as in a `Query`; `name` narrows to objects of that name.
+
+    `after` is the (type, namespace, name) behind which the page begins.
+    """
+
+    clusters: list[str]
+    types: list[str]
+    namespaces: list[str] = []
+    labels: str = ""
+    name: str = ""
+    after: tuple[str, str, str] | None = None
+    limit: int = 1000
+
+
+class Digest(msgspec.Struct, array_like=True):
+    """One object of one cluster, by the cluster's place in the request.
+
+    `digest` are 16 bytes over what was meant (`kube.noise`), empty where only
+    the object's metadata is held.
+    """
+
+    cluster: int
+    digest: bytes
+
+
+class Digests(msgspec.Struct, array_like=True):
+    """One name, and in which clusters there is an object of it."""
+
+    type: str
+    namespace: str
+    name: str
+    held: list[Digest]
+
+
+class DigestPage(msgspec.Struct, kw_only=True):
+    """Names in order. `next` is the last name looked at, None when there are no more behind it."""
+
+    rows: list[Digests]
+    clusters: list[ClusterState]
+    types: list[str]
+    """The types meant, by their canonical names."""
+    next: tuple[str, str, str] | None = None
+
+
+class FetchMeant(msgspec.Struct, kw_only=True):
+    """The objects of these ids as they are compared, without what `ignore` (paths) names besides the usual noise."""
+
+    ids: list[str]
+    ignore: str = ""
+
+
 class ResolveTypes(msgspec.Struct):
     """Names of types as people write them: plural, singular, short, kind, with or without a group."""
 
@@ -246,6 +312,9 @@ QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0)
 FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0)
 GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
 TYPES = Endpoint(SERVICE, "types", ListTypes, Types, scope="replica", deadline_s=1.0)
+COUNT = Endpoint(SERVICE, "count", Query, Counts, scope="replica", deadline_s=1.0)
+DIGESTS = Endpoint(SERVICE, "digests", ListDigests, DigestPage, scope="replica", deadline_s=5.0)
+MEANT = Endpoint(SERVICE, "meant", FetchMeant, Objects, scope="replica", deadline_s=5.0)
 RESOLVE = Endpoint(SERVICE, "resolve", ResolveTypes, ResolvedTypes, scope="replica", deadline_s=1.0)
 OBSERVERS = Endpoint(SERVICE, "observers", ObserverRef, ObserverReports, scope="replica", deadline_s=1.0)
 DICTIONARIES = Endpoint(
@@ -258,7 +327,7 @@ DICTIONARIES = Endpoint(
     on_behalf=False,
 )
 
-ENDPOINTS = (QUERY, FETCH, GET, TYPES, RESOLVE, OBSERVERS, DICTIONARIES)
+ENDPOINTS = (QUERY, FETCH, GET, TYPES, COUNT, DIGESTS, MEANT, RESOLVE, OBSERVERS, DICTIONARIES)
 
 
 def observer_lease(cluster: str) -> str:

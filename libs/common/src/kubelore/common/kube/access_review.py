@@ -160,7 +160,11 @@ class _Asking:
         key = (verb, of.group, of.plural)
         if key not in self._known:
             spec = {"resourceAttributes": {"group": of.group, "resource": of.plural, "verb": verb}}
-            group, plural, kind = "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"
+            group, plural, kind = (
+                "authorization.k8s.io",
+                "selfsubjectaccessreviews",
+                "SelfSubjectAccessReview",
+            )
             async with self._room:
                 review = await post_review(self._transport, group, plural, kind, spec, _AccessReview)
             self._known[key] = review.status.allowed

@@ -120,6 +120,25 @@ def patched(value: Any, changes: Iterable[Difference]) -> Any:
     return value
 
 
+def value_at(value: Any, path: Path) -> Any:
+    """What lies at a path in a value (for an order: the items' keys); `ABSENT` where there is nothing."""
+    for segment in path:
+        match segment:
+            case str():
+                value = value.get(segment, ABSENT) if isinstance(value, dict) else ABSENT
+            case Order():
+                keys = _by_key(value, segment.fields) if isinstance(value, list) else None
+                value = ABSENT if keys is None else _told(keys)
+            case _ if not isinstance(value, list):
+                value = ABSENT
+            case int():
+                value = value[segment] if segment < len(value) else ABSENT
+            case Key():
+                place = _place(value, segment)
+                value = value[place] if place < len(value) else ABSENT
+    return value
+
+
 def render(path: Path) -> str:
     """A path as people read it: `metadata.labels['app.kubernetes.io/name']`, empty for the whole."""
     text = ""
