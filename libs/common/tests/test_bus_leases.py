@@ -13,6 +13,7 @@ import pytest
 
 from kubelore.common.bus import Bus, Leases
 from kubelore.common.errors import BadRequest
+from kubelore.lab.waiting import wait_for
 
 HOLDER = textwrap.dedent(
     """
@@ -163,3 +164,53 @@ async def test_a_watcher_goes_on_after_the_server_was_killed(bus: Bus, bus_serve
 async def test_a_key_that_nats_could_take_for_a_pattern_is_refused(bus: Bus, key: str) -> None:
     with pytest.raises(BadRequest):
         await Leases(bus).acquire(key)
+
+
+async def test_a_lease_that_is_handed_over_is_taken_by_that_replica_alone_and_answered_by_the_giver(
+    joining, bus: Bus
+) -> None:
+    two, three = await joining("two"), await joining("three")
+    given = await Leases(bus).acquire("observer.prod")
+    assert given is not None
+    await given.hand_over(two.replica)
+    assert given.lost.is_set()
+    assert not given.held
+    assert await Leases(bus).holders("observer.") == {"observer.prod": bus.replica}
+    assert await Leases(three).acquire("observer.prod") is None
+    taken = await Leases(two).acquire("observer.prod")
+    assert taken is not None
+    assert (taken.answering, taken.epoch > given.epoch) == (bus.replica, True)
+    assert await Leases(two).acquire("observer.prod") is None
+    taken.answer()
+
+    async def answers() -> bool:
+        return await Leases(bus).holders("observer.") == {"observer.prod": two.replica}
+
+    await wait_for(answers, "the new holder to be asked", 2)
+    assert taken.held
+    await taken.release()
+
+
+async def test_a_lease_handed_to_a_replica_that_never_takes_it_is_free_in_time(bus: Bus) -> None:
+    lease = await Leases(bus).acquire("observer.prod", ttl_s=3)
+    assert lease is not None
+    await lease.hand_over("nobody")
+    async with asyncio.timeout(6):
+        again = await Leases(bus).wait("observer.prod", ttl_s=3, retry_s=0.1)
+    assert not again.answering
+    await again.release()
+
+
+async def test_what_an_absent_replica_holds_is_taken_and_it_learns_so_when_it_renews(
+    joining, bus: Bus
+) -> None:
+    absent = await Leases(await joining("absent")).acquire("observer.prod", ttl_s=4)
+    assert absent is not None
+    assert await Leases(bus).acquire("observer.prod", absent={"somebody-else"}) is None
+    taken = await Leases(bus).acquire("observer.prod", ttl_s=4, absent={"absent"})
+    assert taken is not None
+    assert taken.epoch > absent.epoch
+    async with asyncio.timeout(3):
+        await absent.lost.wait()
+    assert taken.held
+    await taken.release()

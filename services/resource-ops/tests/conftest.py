@@ -43,9 +43,11 @@ from kubelore.common.store import BlobStore
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import build_fleet
+from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ReadModel
+from kubelore.resource_ops.service import endpoints
 from kubelore.stack.fixtures import speak_as
 
 POLICY = AddressPolicy(allow_private=True)
@@ -243,12 +245,15 @@ class House:
         settings = self.settings.model_copy(update={"replica": f"resource-ops-{name}"})
         bus = await connect(settings, name="resource-ops")
         fleet = build_fleet(settings, bus, BlobStore.open(settings.blob_url), pace)
+        service = endpoints(bus, Answers(fleet))
+        await service.start()
         running = asyncio.create_task(fleet.run())
         try:
             yield Replica(bus, fleet)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            await service.stop()
             await bus.close()
 
     async def follow(self) -> None:

@@ -27,8 +27,6 @@ from kubelore.common.frames import Dictionary, Unpacker
 from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import main
-from kubelore.resource_ops.answers import Answers
-from kubelore.resource_ops.service import endpoints
 
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
 
@@ -54,11 +52,8 @@ async def asker(house, policy) -> AsyncIterator[Asker]:
     house.add(0)
     client = KubeClient(read_kubeconfig(house.clusters[0].kubeconfig, None, policy), policy)
     async with house.replica("a") as replica, client:
-        service = endpoints(replica.bus, Answers(replica.fleet))
-        await service.start()
         await wait_for(lambda: _live(replica), "the cluster to be live", 20)
         yield Asker(house, replica, client)
-        await service.stop()
 
 
 async def test_a_query_answers_rows_and_names_clusters_that_moved(asker) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import AsyncExitStack
 
+from kubelore.common.bus import Feed, FeedReset
 from kubelore.common.bus.bucket import Bucket
+from kubelore.common.contracts.changes import Change, Gap
 from kubelore.common.contracts.resources import observer_lease
+from kubelore.common.kube import KubeClient, read_kubeconfig
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.fleet import Pace
 
@@ -53,6 +57,71 @@ async def test_what_a_dead_replica_observed_is_taken_over_in_15_s_and_live_in_20
         assert time.monotonic() - died < 15
         await wait_for(lambda: _live(b, clusters=2), "both to be live again", 20)
         assert time.monotonic() - died < 20
+
+
+async def test_a_replica_whose_connection_has_gone_is_replaced_long_before_its_leases_end(house) -> None:
+    house.add(0, 1)
+    async with house.replica("b") as b, house.replica("a") as a:
+        await wait_for(lambda: _divided(a, b, counts=(1, 1)), "one each", 20)
+        await wait_for(lambda: _live(a, b, clusters=2), "both to be live", 20)
+        died = time.monotonic()
+        await a.bus.client.close()
+        await wait_for(lambda: _live(b, clusters=2), "the other to have both", 20)
+        assert time.monotonic() - died < 8
+
+
+async def test_a_cluster_that_is_handed_over_is_live_at_whoever_is_asked_all_the_while(house) -> None:
+    house.add(0, 1, 2)
+    asked: dict[str, set[str]] = {}
+    async with house.replica("a", QUICK) as a:
+        await wait_for(lambda: _live(a, clusters=3), "all to be live", 20)
+        async with house.replica("b", QUICK) as b:
+            fleets = {replica.bus.replica: replica.fleet for replica in (a, b)}
+
+            async def moved() -> bool:
+                for key, replica in (await house.leases.holders("observer.")).items():
+                    name = key.removeprefix("observer.")
+                    asked.setdefault(name, set()).add(replica)
+                    assert fleets[replica].observer(name).state().status == "live"
+                return len(b.fleet.model.clusters) == 1 and len(a.fleet.model.clusters) == 2
+
+            await wait_for(moved, "a cluster to have moved for good", 30, every=0.02)
+            assert sorted(len(replicas) for replicas in asked.values()) == [1, 1, 2]
+
+
+async def test_a_handed_over_cluster_loses_no_change(house, policy, config_maps) -> None:
+    house.add(0, 1, 2)
+    told: list[str] = []
+    following = asyncio.create_task(_created(Feed(house.bus), await Feed(house.bus).position(), told))
+    async with AsyncExitStack() as running:
+        clients = [
+            await running.enter_async_context(
+                KubeClient(read_kubeconfig(house.clusters[number].kubeconfig, None, policy), policy)
+            )
+            for number in range(3)
+        ]
+        a = await running.enter_async_context(house.replica("a", QUICK))
+        await wait_for(lambda: _live(a, clusters=3), "all to be live", 20)
+        b = await running.enter_async_context(house.replica("b", QUICK))
+        written: list[str] = []
+
+        async def moved() -> bool:
+            name = f"c-{len(written)}"
+            manifest = json.dumps(
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+            ).encode()
+            await asyncio.gather(*(client.create(config_maps, "default", manifest) for client in clients))
+            written.append(name)
+            return len(b.fleet.model.clusters) == 1 and len(a.fleet.model.clusters) == 2
+
+        await wait_for(moved, "a cluster to have moved for good", 30, every=0.02)
+
+        async def arrived() -> bool:
+            return all(told.count(name) >= 3 for name in written)
+
+        await wait_for(arrived, "every change", 20)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_a_removed_cluster_is_given_up_and_nothing_of_it_held(house) -> None:
@@ -148,6 +217,13 @@ async def test_a_stopped_fleet_leaves_no_lease_and_no_task(house) -> None:
     assert await house.leases.holders("replica.") == {}
     left = {task.get_name() for task in asyncio.all_tasks()}
     assert not any(name.startswith(("publish", "lease")) for name in left)
+
+
+async def _created(feed: Feed, position: str, told: list[str]) -> None:
+    async for _, record in feed.follow(position):
+        assert not isinstance(record, FeedReset | Gap)
+        if isinstance(record, Change) and record.type == "configmaps" and record.kind == "created":
+            told.append(record.id.split(":", 3)[3])
 
 
 async def _divided(*replicas, counts: tuple[int, ...]) -> bool:

@@ -13,6 +13,7 @@ from kubelore.common.authz import Caller, no_such_cluster
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.resources import (
+    AreYouThere,
     ClusterState,
     Counts,
     Dictionaries,
@@ -29,6 +30,7 @@ from kubelore.common.contracts.resources import (
     ObserverReport,
     ObserverReports,
     Page,
+    Present,
     Query,
     ResolvedTypes,
     ResolveTypes,
@@ -165,6 +167,10 @@ class Answers:
         """The clusters asked for that this replica no longer holds."""
         held = {state.name for state in answered}
         return [self._state(name, ()) for name in asked if name not in held]
+
+    async def present(self, _: AreYouThere) -> Present:
+        """That this replica is there."""
+        return Present(len(self._fleet.observers()))
 
     def _visible(self) -> Visible:
         return visible_to(current_caller(), self._fleet.model.index)

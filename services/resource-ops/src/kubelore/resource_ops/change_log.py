@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from kubelore.common.bus import ChangePublisher, Checkpoint, LeaseLost
 from kubelore.common.contracts.changes import Change, Gap, Record, Synced
@@ -44,6 +45,7 @@ class ChangeLog:
         """The position that a record moves, by the record's `id`, while it is on its way."""
         self.positions = dict(checkpoint.positions)
         self.published = 0
+        self._silent = False
 
     @property
     def throttled(self) -> bool:
@@ -68,11 +70,23 @@ class ChangeLog:
         await self.save()
         return interrupted
 
+    async def fall_silent(self) -> None:
+        """Publish what has been appended, save how far that goes, and let everything behind it pass by.
+
+        For a cluster that was given to another replica: it publishes from here on.
+        """
+        self._silent = True
+        await self._publisher.close()
+        with suppress(KubeloreError):
+            await self._write()
+
     async def append(self, record: Change | Gap | Synced, key: str) -> None:
         """Hand a record to the publisher, to move the position `key`; waits while its queue is full.
 
         Raises LeaseLost when fenced off, and TooLarge for a record that fits no message.
         """
+        if self._silent:
+            return
         self._outstanding[key] += 1
         self._keys[id(record)] = key
         self._bookmarks.pop(key, None)
@@ -93,6 +107,8 @@ class ChangeLog:
 
     def bookmark(self, key: str, rv: str) -> None:
         """Everything up to `rv` has been read: move the position as soon as what was read is acknowledged."""
+        if self._silent:
+            return
         if self._outstanding[key]:
             self._bookmarks[key] = rv
         else:
@@ -120,6 +136,10 @@ class ChangeLog:
 
     async def save(self) -> None:
         """Write the positions if they have moved. Raises LeaseLost when a later holder has claimed them."""
+        if not self._silent:
+            await self._write()
+
+    async def _write(self) -> None:
         async with self._saving:
             positions = dict(self.positions)
             if positions != self._saved:
@@ -129,8 +149,10 @@ class ChangeLog:
 
     async def keep_saving(self) -> None:
         """Save once a second. Raises LeaseLost when that, or publishing, is another's by now."""
-        while True:
+        while not self._silent:
             await asyncio.sleep(SAVE_S)
+            if self._silent:
+                return
             if self._publisher.state == "lost":
                 raise LeaseLost(f"{self._publisher.cluster}: publishing has stopped")
             try:

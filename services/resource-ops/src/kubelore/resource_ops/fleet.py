@@ -3,8 +3,8 @@
 A replica takes at most its fair share at once, so that replicas which start
 together divide the clusters between them; what nobody has held for a while is
 taken by anybody, so that a share which no longer fits strands nothing. One that
-holds more than its share for a while, since others have come, gives up one
-cluster at a time.
+holds more than its share for a while, since others have come, hands over one
+cluster at a time: it goes on answering until the other has listed it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ from kubelore.resource_ops.setbacks import Setbacks
 log = get_logger(__name__)
 
 RECONCILE_S = 2.0
+LINGER_S = 60.0
+"""The longest that a cluster handed over is answered for by the replica that gave it."""
+GRACE_S = 2.0
+"""Whoever still follows the lease a moment late asks the one that gave it."""
+SETTLE_S = 30.0
+"""After this long the replica that took a cluster answers for it even though it is not live."""
 REPORT_S = 10.0
 REFRESH_S = 60.0
 
@@ -60,11 +66,15 @@ class Held:
     since: float = field(default_factory=time.monotonic)
     reported: tuple[str, int] = ("", -1)
     reported_at: float = 0.0
+    given_at: float = 0.0
+    """When it was handed over; 0 while it is not."""
+    answered_at: float = 0.0
+    """Since when another answers for it; 0 while none does."""
 
     @property
     def ended(self) -> bool:
         """Whether nobody observes any more, whatever the held state still says."""
-        return self.task.done() or self.lease.lost.is_set()
+        return self.task.done() or (self.lease.lost.is_set() and not self.given_at)
 
 
 class Fleet:
@@ -87,6 +97,8 @@ class Fleet:
         self._pace = pace or Pace()
         self._model = ReadModel()
         self._held: dict[str, Held] = {}
+        self._given: dict[str, Held] = {}
+        """Clusters handed over, for which this replica still answers."""
         self._unheld_since: dict[str, float] = {}
         self._surplus_since: float | None = None
         self._setbacks = Setbacks()
@@ -100,12 +112,12 @@ class Fleet:
 
     def observer(self, cluster: str) -> ClusterObserver | None:
         """The observer of a cluster, None when this replica does not hold it (any more)."""
-        held = self._held.get(cluster)
+        held = self._held.get(cluster) or self._given.get(cluster)
         return held.observer if held and not held.ended else None
 
     def observers(self, names: Iterable[str] = ()) -> list[ClusterObserver]:
         """The observers of these clusters that this replica holds; all of them when none is named."""
-        wanted = list(names) or sorted(self._held)
+        wanted = list(names) or sorted(self._held.keys() | self._given.keys())
         return [found for name in wanted if (found := self.observer(name)) is not None]
 
     async def run(self) -> None:
@@ -117,6 +129,7 @@ class Fleet:
                 group.create_task(self._wake_on_events())
                 group.create_task(self._report_forever())
         finally:
+            await self._forget_given(*self._given)
             await self._give_up(*self._held)
 
     async def _reconcile_forever(self) -> None:
@@ -144,6 +157,7 @@ class Fleet:
     async def _reconcile(self) -> None:
         # First what needs no registry: an observer that ended must not answer while the registry is away.
         await self._drop_ended()
+        await self._forget_given(*self._answered_elsewhere())
         wanted = await self._onboarded()
         self._setbacks.keep(set(wanted))
         await self._give_up(
@@ -155,9 +169,11 @@ class Fleet:
         )
         for name in self._takeable(wanted):
             orphaned = time.monotonic() - self._unheld_since[name] > self._pace.orphan_s
-            if orphaned or len(self._held) < fair_share(len(wanted), self._replicas.count):
+            due = orphaned or self._replicas.is_given(name)
+            if due or len(self._held) < fair_share(len(wanted), self._replicas.count):
                 await self._take(wanted[name])
-        await self._give_up(*self._surplus(len(wanted)))
+        for name in self._surplus(len(wanted)):
+            await self._hand_over(name)
 
     async def _drop_ended(self) -> None:
         ended = {name: held for name, held in self._held.items() if held.ended}
@@ -186,6 +202,43 @@ class Fleet:
             return [min(self._held, key=lambda name: self._held[name].observer.model.total())]
         return []
 
+    async def _hand_over(self, name: str) -> None:
+        """Give a cluster to the replica that has the fewest, and answer for it until that one can."""
+        taker, held = self._replicas.least_laden(), self._held[name]
+        if taker is None:
+            return
+        if held.observer.state().status != "live":
+            await self._give_up(name)
+            return
+        await held.observer.fall_silent()
+        held.given_at = time.monotonic()
+        self._given[name] = self._held.pop(name)
+        await held.lease.hand_over(taker)
+        log.info("handed over", cluster=name, to=taker)
+
+    def _answered_elsewhere(self) -> list[str]:
+        """What was handed over and is answered for by another by now, or has been for too long."""
+        now = time.monotonic()
+        for name, held in self._given.items():
+            if not held.answered_at and self._replicas.asked(name) != self._bus.replica:
+                held.answered_at = now
+        return [
+            name
+            for name, held in self._given.items()
+            if held.ended
+            or 0 < held.answered_at <= now - GRACE_S
+            or now - held.given_at > LINGER_S
+        ]
+
+    async def _forget_given(self, *names: str) -> None:
+        given = [(name, self._given.pop(name)) for name in names]
+        for _, held in given:
+            held.task.cancel()
+        await asyncio.gather(*(held.task for _, held in given), return_exceptions=True)
+        for name, _ in given:
+            self._model.close(name)
+            log.info("no longer answering", cluster=name)
+
     async def _onboarded(self) -> dict[str, ClusterConnection]:
         found: dict[str, ClusterConnection] = {}
         after: str | None = None
@@ -197,7 +250,10 @@ class Fleet:
             after = page.next
 
     async def _take(self, cluster: ClusterConnection) -> None:
-        lease = await self._leases.acquire(resources.observer_lease(cluster.id))
+        await self._forget_given(*({cluster.id} & self._given.keys()))
+        lease = await self._leases.acquire(
+            resources.observer_lease(cluster.id), absent=self._replicas.absent
+        )
         if lease is None:
             return
         try:
@@ -225,6 +281,8 @@ class Fleet:
         try:
             await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
             failed = running.done() and not lease.lost.is_set()
+            if observer.silent:
+                await asyncio.wait({running})
         finally:
             lost.cancel()
             running.cancel()
@@ -253,6 +311,7 @@ class Fleet:
         while True:
             await asyncio.sleep(1.0)
             for name, held in list(self._held.items()):
+                _answer_when_able(held)
                 await self._report(name, held)
             synced = {name for name, held in self._held.items() if held.observer.state().status == "live"}
             if not synced <= settled:
@@ -275,6 +334,13 @@ class Fleet:
         with suppress(KubeloreError):
             await self._bus.publish_event(cluster_event_subject(event), event)
             held.reported, held.reported_at = said, time.monotonic()
+
+
+def _answer_when_able(held: Held) -> None:
+    """Answer for a cluster that another replica gave, as soon as what is held of it is as good as what that one holds."""
+    able = held.observer.state().status in ("live", "throttled")
+    if able or time.monotonic() - held.since > SETTLE_S:
+        held.lease.answer()
 
 
 def _settle() -> None:

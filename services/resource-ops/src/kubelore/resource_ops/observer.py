@@ -77,6 +77,7 @@ class ClusterObserver:
         self._definitions_changed = asyncio.Event()
         self._changes: ChangeLog | None = None
         self._discovered = False
+        self.silent = False
         self._missing: set[str] = set()
         self._problem: str | None = None
 
@@ -99,6 +100,12 @@ class ClusterObserver:
             if self._changes is not None:
                 with suppress(KubeloreError):
                     await self._changes.save()
+
+    async def fall_silent(self) -> None:
+        """Publish nothing from here on, and go on reading: another replica is about to publish instead."""
+        self.silent = True
+        if self._changes is not None:
+            await self._changes.fall_silent()
 
     def _surroundings(self, changes: ChangeLog, checkpoint: Checkpoint) -> Surroundings:
         sealing = self._sealing

@@ -22,4 +22,5 @@ def endpoints(bus: Bus, answers: Answers) -> Service:
     service.serve(resources.RESOLVE, answers.resolve)
     service.serve(resources.OBSERVERS, answers.observers)
     service.serve(resources.DICTIONARIES, answers.dictionaries)
+    service.serve(resources.PRESENT, answers.present)
     return service

@@ -15,7 +15,7 @@ holder, and serves as a fencing token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Container
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -41,11 +41,27 @@ class LeaseLost(Unavailable):
     reason = "LeaseLost"
 
 
-class Holding(msgspec.Struct, frozen=True):
-    """The value of a lease: who holds it, and since which epoch (0 while it is being acquired)."""
+_GIVEN = -1
+
+
+class Holding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The value of a lease: who holds it, and since which epoch (0 while it is acquired, -1 while it is handed over).
+
+    `answering` is the replica that gave it and answers for it until the holder can.
+    """
 
     replica: str
     epoch: int = 0
+    answering: str = ""
+
+    @property
+    def asked(self) -> str:
+        """The replica to ask about what is leased."""
+        return self.answering or self.replica
+
+    def given_to(self, replica: str) -> bool:
+        """Whether it was handed over to a replica that has not taken it yet."""
+        return self.epoch == _GIVEN and self.replica == replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +73,18 @@ class _Renewed:
 class Lease:
     """A lease held by this process. It renews itself until `release`, or until it is lost."""
 
-    def __init__(self, bucket: Bucket, key: str, replica: str, ttl_s: int, renewed: _Renewed) -> None:
+    def __init__(
+        self, bucket: Bucket, key: str, holding: Holding, ttl_s: int, renewed: _Renewed
+    ) -> None:
         self.key = key
         self.epoch = renewed.revision
         """The fencing token: rises with every holder of the key."""
         self.lost = asyncio.Event()
         self._bucket = bucket
-        self._replica = replica
+        self._replica = holding.replica
+        self.answering = holding.answering
+        """The replica that gave this lease and still answers for it; empty once this one does."""
+        self._due = asyncio.Event()
         self._ttl_s = ttl_s
         self._renewed = renewed
         self._released = False
@@ -72,7 +93,11 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether it is held at this very moment, by this process's own clock."""
-        return not (self._released or self.lost.is_set()) and monotonic() < self._renewed.until
+        return not self._released and self.held_at(monotonic())
+
+    def held_at(self, moment: float) -> bool:
+        """Whether the server still keeps it for this process at a moment of the monotonic clock."""
+        return not self.lost.is_set() and moment < self._renewed.until
 
     def check(self) -> None:
         """Raise LeaseLost unless the lease is held at this moment."""
@@ -81,24 +106,55 @@ class Lease:
 
     async def release(self) -> None:
         """Give it back, so that another may take it at once; never raises for a bus that is away."""
-        if self._released:
+        if not await self._stop_renewing():
             return
-        self._released = True
-        self._renewing.cancel()
-        await asyncio.gather(self._renewing, return_exceptions=True)
         if not self.lost.is_set():
             with suppress(KubeloreError):
                 await self._bucket.delete(self.key, expected=self._renewed.revision)
         self.lost.set()
 
+    async def hand_over(self, replica: str) -> None:
+        """Give it to another replica, which takes it when it sees that; until then, and until it says so, this one answers.
+
+        Whether it was given or not, this process holds it no longer. One that is
+        not taken ends as that of a dead holder does.
+        """
+        if not await self._stop_renewing():
+            return
+        if self.held_at(monotonic()):
+            value = msgspec.json.encode(Holding(replica, _GIVEN, self._replica))
+            with suppress(KubeloreError):
+                await self._bucket.put(
+                    self.key, value, expected=self._renewed.revision, ttl_s=self._ttl_s, deadline_s=2.0
+                )
+        self.lost.set()
+
+    def answer(self) -> None:
+        """From now on the holder itself is to be asked; those who follow the lease see it within a moment."""
+        if self.answering:
+            self.answering = ""
+            self._due.set()
+
+    async def _stop_renewing(self) -> bool:
+        """Renew no more; False when that has happened before."""
+        if self._released:
+            return False
+        self._released = True
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
+        return True
+
     async def _keep(self) -> None:
-        value = msgspec.json.encode(Holding(self._replica, self.epoch))
         pause = self._ttl_s / 4
         while True:
-            await asyncio.sleep(max(0.0, min(pause, self._renewed.until - monotonic())))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(pause, self._renewed.until - monotonic()))):
+                    await self._due.wait()
+            self._due.clear()
             if monotonic() >= self._renewed.until:
                 break
             sent = monotonic()
+            value = msgspec.json.encode(Holding(self._replica, self.epoch, self.answering))
             try:
                 revision = await self._bucket.put(
                     self.key,
@@ -125,8 +181,8 @@ class Lease:
             entry = await self._bucket.get(self.key)
         except KubeloreError:
             return True
-        mine = Holding(self._replica, self.epoch)
-        if entry.value is None or msgspec.json.decode(entry.value, type=Holding) != mine:
+        held = None if entry.value is None else msgspec.json.decode(entry.value, type=Holding)
+        if held is None or (held.replica, held.epoch) != (self._replica, self.epoch):
             return False
         # Its time is unknown, so it does not prolong; the next renewal does.
         self._renewed = _Renewed(entry.revision, self._renewed.until)
@@ -140,25 +196,33 @@ class Leases:
         self._bus = bus
         self._bucket = Bucket(bus, "LEASES")
 
-    async def acquire(self, key: str, ttl_s: int = DEFAULT_TTL_S) -> Lease | None:
+    async def acquire(
+        self, key: str, ttl_s: int = DEFAULT_TTL_S, *, absent: Container[str] = ()
+    ) -> Lease | None:
         """Take a lease, or None when another holds it.
 
         `ttl_s` (whole seconds, at least 3) after its holder died a lease is free.
+        One that was handed over to this replica is taken, and so is one held by a
+        replica that is named as `absent`: only for what is fenced, since a holder
+        that is cut off from the bus believes in it until it meets the fence.
         Raises Unavailable when the bus is away.
         """
         if ttl_s < 3:
             raise ValueError("a lease lasts at least 3 s")
         entry = await self._bucket.get(key)
-        if entry.value is not None:
+        held = None if entry.value is None else msgspec.json.decode(entry.value, type=Holding)
+        given = held is not None and held.given_to(self._bus.replica)
+        if held is not None and not given and held.replica not in absent:
             return None
         sent = monotonic()
-        value = msgspec.json.encode(Holding(self._bus.replica))
+        taken = Holding(self._bus.replica, answering=held.answering if held is not None and given else "")
+        value = msgspec.json.encode(taken)
         try:
             revision = await self._bucket.put(key, value, expected=entry.revision, ttl_s=ttl_s)
         except Conflict:
             return None
         renewed = _Renewed(revision, sent + ttl_s - _MARGIN_S)
-        return Lease(self._bucket, key, self._bus.replica, ttl_s, renewed)
+        return Lease(self._bucket, key, taken, ttl_s, renewed)
 
     async def wait(self, key: str, ttl_s: int = DEFAULT_TTL_S, *, retry_s: float = 1.0) -> Lease:
         """Take a lease as soon as it is free; cancel to stop waiting."""
@@ -170,14 +234,20 @@ class Leases:
             await asyncio.sleep(retry_s)
 
     async def holders(self, prefix: str) -> dict[str, str]:
-        """The replica that holds each key under `prefix` (`observer.`) now."""
+        """The replica to ask about each key under `prefix` (`observer.`) now."""
         async with aclosing(self.watch_holders(prefix)) as changes:
             return await anext(changes)
 
     async def watch_holders(self, prefix: str) -> AsyncGenerator[dict[str, str]]:
-        """The holders under `prefix`, whole, at once and after every change; for ever."""
+        """The replicas to ask under `prefix`, whole, at once and after every change; for ever."""
+        async with aclosing(self.watch_holdings(prefix)) as changes:
+            async for holdings in changes:
+                yield {key: holding.asked for key, holding in holdings.items()}
+
+    async def watch_holdings(self, prefix: str) -> AsyncGenerator[dict[str, Holding]]:
+        """Who holds what under `prefix`, whole, at once and after every change; for ever."""
         pattern = prefix.rstrip(".")
         pattern = f"{pattern}.>" if pattern else ">"
         async with aclosing(watch_bucket(self._bus, self._bucket, pattern)) as changes:
             async for values in changes:
-                yield {key: msgspec.json.decode(value, type=Holding).replica for key, value in values.items()}
+                yield {key: msgspec.json.decode(value, type=Holding) for key, value in values.items()}

@@ -76,7 +76,7 @@ def bus_error(error: Exception, what: str) -> KubeloreError:
     """Our error for what the NATS client raised while doing `what`."""
     match error:
         case nats.errors.NoRespondersError():
-            return Unavailable(f"{what}: nobody answers", remedy="Is the service running and healthy?")
+            return NobodyAnswers(f"{what}: nobody answers", remedy="Is the service running and healthy?")
         case TimeoutError():
             return DeadlineExceeded(f"{what}: no answer in time")
         case nats.errors.MaxPayloadError():
@@ -85,6 +85,10 @@ def bus_error(error: Exception, what: str) -> KubeloreError:
             return JetStreamRefused(f"{what}: {error.description}", code=error.err_code or error.code or 0)
         case _:
             return Unavailable(f"{what}: not connected to the bus", remedy="Is the NATS server reachable?")
+
+
+class NobodyAnswers(Unavailable):
+    """The bus knows nobody who serves this: not a slow process, but none that is connected."""
 
 
 class JetStreamRefused(Unavailable):

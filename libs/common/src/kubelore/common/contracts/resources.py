@@ -308,6 +308,16 @@ class ObserverReports(msgspec.Struct):
     items: list[ObserverReport]
 
 
+class AreYouThere(msgspec.Struct):
+    """Asked of a replica that holds leases: when the bus knows nobody of its name, it is dead or cut off."""
+
+
+class Present(msgspec.Struct):
+    """It is, and observes so many clusters."""
+
+    clusters: int
+
+
 QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0)
 FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0)
 GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
@@ -327,7 +337,15 @@ DICTIONARIES = Endpoint(
     on_behalf=False,
 )
 
-ENDPOINTS = (QUERY, FETCH, GET, TYPES, COUNT, DIGESTS, MEANT, RESOLVE, OBSERVERS, DICTIONARIES)
+PRESENT = Endpoint(
+    *(SERVICE, "present", AreYouThere, Present),
+    scope="replica",
+    deadline_s=1.0,
+    on_behalf=False,
+    callers=(SERVICE,),
+)
+
+ENDPOINTS = (QUERY, FETCH, GET, TYPES, COUNT, DIGESTS, MEANT, RESOLVE, OBSERVERS, DICTIONARIES, PRESENT)
 
 
 def observer_lease(cluster: str) -> str:
