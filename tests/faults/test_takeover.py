@@ -58,7 +58,9 @@ async def test_a_stopped_replica_costs_the_other_clusters_a_second_and_its_own_a
         assert min(took) < 1.05, took
         assert max(took) < 2.0, took
         await wait_for(lambda: _live(own_kubelore, CLUSTERS), "all clusters to be live again", 35)
-        assert time.monotonic() - stopped_at < 35
+        away = time.monotonic() - stopped_at
+        print(f"answers in {min(took):.3f} s, all live again after {away:.1f} s")
+        assert away < 35
     finally:
         os.kill(own_kubelore.pid("resource-ops"), signal.SIGCONT)
 
@@ -70,7 +72,9 @@ async def test_the_successor_of_a_killed_replica_does_not_wait_for_its_lease_to_
     os.kill(own_kubelore.pid("resource-ops"), signal.SIGKILL)
     killed = time.monotonic()
     await own_kubelore.until_live("one", 30)
-    assert time.monotonic() - killed < 9
+    away = time.monotonic() - killed
+    print(f"live again after {away:.1f} s")
+    assert away < 9
 
 
 async def test_a_replica_that_joins_is_given_clusters_which_answer_all_the_while(
