@@ -34,7 +34,11 @@ async def test_a_replica_that_comes_later_is_given_its_share(house) -> None:
         async with house.replica("b", QUICK) as b:
             await wait_for(lambda: _divided(a, b, counts=(2, 1)), "the later one to have a cluster", 20)
             await wait_for(lambda: _live(a, b, clusters=3), "all three to be live", 20)
-            assert set(a.fleet.model.clusters) == {one.cluster for one in a.fleet.observers()}
+
+            async def forgotten() -> bool:
+                return set(a.fleet.model.clusters) == {one.cluster for one in a.fleet.observers()}
+
+            await wait_for(forgotten, "what was handed over to be forgotten")
 
 
 async def test_what_a_stopped_replica_observed_is_taken_over_at_once(house) -> None:
