@@ -195,11 +195,12 @@ async def witness(own_kubelore) -> AsyncIterator[Witness]:
 
 @pytest.fixture
 def second_replica(own_kubelore):
-    """Starts another resource-ops beside the supervised one, with the same environment."""
+    """Starts another resource-ops beside the supervised one, with the same environment, but for the id."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
         environment = psutil.Process(own_kubelore.pid("resource-ops")).environ()
+        environment.pop("KUBELORE_REPLICA")
         process = subprocess.Popen([sys.executable, "-m", "kubelore.resource_ops"], env=environment)
         started.append(process)
         return process
