@@ -225,9 +225,7 @@ class Fleet:
         return [
             name
             for name, held in self._given.items()
-            if held.ended
-            or 0 < held.answered_at <= now - GRACE_S
-            or now - held.given_at > LINGER_S
+            if held.ended or 0 < held.answered_at <= now - GRACE_S or now - held.given_at > LINGER_S
         ]
 
     async def _forget_given(self, *names: str) -> None:
@@ -251,9 +249,7 @@ class Fleet:
 
     async def _take(self, cluster: ClusterConnection) -> None:
         await self._forget_given(*({cluster.id} & self._given.keys()))
-        lease = await self._leases.acquire(
-            resources.observer_lease(cluster.id), absent=self._replicas.absent
-        )
+        lease = await self._leases.acquire(resources.observer_lease(cluster.id), absent=self._replicas.absent)
         if lease is None:
             return
         try:
