@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import zstandard
 from pydantic import SecretStr
+from pymongo import MongoClient
 
 from kubelore.common.bus import Bus, ChangePublisher, Leases, Service, connect, ensure_streams
 from kubelore.common.callers import current_caller
@@ -91,6 +92,7 @@ class StandInRegistry:
         self.clusters: dict[str, ClusterConnection] = {}
         self.boxes: dict[str, str] = {}
         self.failure: KubeloreError | None = None
+        self.during_add: Callable[[AddCluster], Awaitable[ClusterConnection]] | None = None
         self.service = Service(bus, clusters.SERVICE, "0.0.1")
         self.service.serve(clusters.RECIPIENT, self.recipient)
         self.service.serve(clusters.LIST, self.list)
@@ -144,6 +146,9 @@ class StandInRegistry:
         return self.clusters[request.id]
 
     async def add(self, request: AddCluster) -> ClusterConnection:
+        if (during := self.during_add) is not None:
+            self.during_add = None
+            return await during(request)
         box = self.keyring.open_box(request.sealed.kubeconfig, context=f"kubeconfig:{request.name}")
         self.boxes[request.name] = box.decode()
         await self.put(
@@ -431,6 +436,16 @@ class World:
         self.http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20)
         self.stranger = httpx.AsyncClient(base_url=self.url, timeout=20)
         self.replicas: list[Replica] = []
+        self.stopping = asyncio.Event()
+        self.serving: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Stop the gateway in order; it may have been already."""
+        self.stopping.set()
+        if self.serving is not None:
+            async with asyncio.timeout(15):
+                with suppress(KubeloreError):
+                    await self.serving
 
     async def replica(self, *names: str) -> Replica:
         """A replica that observes clusters, which are onboarded if they are not."""
@@ -511,6 +526,39 @@ def make_change() -> Callable[..., Change]:
     return change
 
 
+class Tamperer:
+    """Somebody who may do everything in the database, and knows nothing else."""
+
+    def __init__(self, settings: CommonSettings) -> None:
+        self._client: MongoClient[dict[str, Any]] = MongoClient(settings.mongo_url.get_secret_value())
+        self.database = self._client[settings.mongo_database]
+
+    @contextmanager
+    def refusing_writes(self, collection: str) -> Iterator[None]:
+        """Let the server refuse every new document of a collection."""
+        self.database.command("collMod", collection, validator={"never": {"$exists": True}})
+        try:
+            yield
+        finally:
+            self.database.command("collMod", collection, validator={})
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def mongo_of() -> Iterator[Callable[[CommonSettings], Tamperer]]:
+    made: list[Tamperer] = []
+
+    def open_for(settings: CommonSettings) -> Tamperer:
+        made.append(Tamperer(settings))
+        return made[-1]
+
+    yield open_for
+    for one in made:
+        one.close()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(settings: CommonSettings) -> AsyncIterator[World]:
     """A gateway without clusters; the world adds them."""
@@ -522,9 +570,8 @@ async def world(settings: CommonSettings) -> AsyncIterator[World]:
     chosen = GatewaySettings(
         **settings.model_dump(), admin_token=SecretStr(TOKEN), gateway_port=free_port(), max_watches=2
     )
-    stopping = asyncio.Event()
-    serving = asyncio.create_task(main(chosen, stopping))
     made = World(chosen, registry)
+    serving = made.serving = asyncio.create_task(main(chosen, made.stopping))
 
     async def ready() -> bool:
         if serving.done():
@@ -535,10 +582,7 @@ async def world(settings: CommonSettings) -> AsyncIterator[World]:
     yield made
     await made.http.aclose()
     await made.stranger.aclose()
-    stopping.set()
-    async with asyncio.timeout(15):
-        with suppress(KubeloreError):
-            await serving
+    await made.stop()
     for replica in made.replicas:
         await replica.service.stop()
         for lease in replica.leases:

@@ -9,6 +9,7 @@ request through the bus to the call of a cluster's API server.
 from __future__ import annotations
 
 import logging
+import secrets
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -64,7 +65,9 @@ def configure(service: str, settings: CommonSettings) -> None:
     level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
     renderer: Any = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Its own way to show exceptions tells the values of local variables, and those may be secrets.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -125,6 +128,16 @@ def span(
     finally:
         if token is not None:
             otel_context.detach(token)
+
+
+def fresh_parent() -> str:
+    """A `traceparent` of a trace that begins here and is not sampled; empty where traces are exported.
+
+    Without an exporter nobody makes ids, and logs, audit and answers want one all the same.
+    """
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return ""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
 def inject(headers: MutableMapping[str, str]) -> None:

@@ -12,9 +12,14 @@ from kubelore.common import bus as buses
 from kubelore.common import process
 from kubelore.common.callers import CallerSigner
 from kubelore.common.crypto import Keyring
+from kubelore.common.store import BlobStore, open_database
 from kubelore.common.telemetry import get_logger
+from kubelore.gateway.audit.heads import HeadStore
+from kubelore.gateway.audit.log import AuditLog
+from kubelore.gateway.audit.publisher import AuditPublisher
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.protocol import BoundedHttp
+from kubelore.gateway.repository import AuditRepository
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.service import build_app
 from kubelore.gateway.settings import GatewaySettings
@@ -27,12 +32,18 @@ DRAIN_S = 5
 async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set, then let requests end within five seconds."""
     keyring = Keyring.load(settings.keyring_dir / "gateway.json")
+    database = await open_database(settings)
     bus = await buses.connect(settings, name="gateway", signer=CallerSigner(keyring.signer()))
     try:
         await buses.until_prepared(bus)
+        repository = AuditRepository(database)
+        await repository.prepare()
+        publisher = AuditPublisher(bus)
+        heads = HeadStore(BlobStore.open(settings.blob_url), keyring.signer())
+        audit_log = AuditLog(repository, heads, writer=bus.replica, told=publisher.tell)
         roster = Roster(bus, buses.Leases(bus))
         continuation = Continuation(keyring.sealer("continue"))
-        app = build_app(settings, bus, roster, buses.Feed(bus), continuation)
+        app = build_app(settings, bus, roster, buses.Feed(bus), continuation, audit_log)
         config = uvicorn.Config(
             app,
             host=settings.gateway_host,
@@ -48,10 +59,13 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve())
+        auditing = asyncio.create_task(audit_log.run())
         background = [
             asyncio.create_task(roster.run()),
             asyncio.create_task(bus.until_closed()),
+            asyncio.create_task(publisher.run()),
             asyncio.create_task(_ends_with(serving)),
+            asyncio.create_task(_ends_with(auditing)),
         ]
         log.info("gateway listens", host=settings.gateway_host, port=settings.gateway_port)
         try:
@@ -59,13 +73,18 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         finally:
             server.should_exit = True
             await asyncio.wait([serving], timeout=DRAIN_S + 2)
+            # The last requests need it to the end.
+            auditing.cancel()
+            await asyncio.wait([auditing])
+            await audit_log.close()
     finally:
         await bus.close()
+        await database.close()
 
 
-async def _ends_with(serving: asyncio.Task[None]) -> None:
+async def _ends_with(task: asyncio.Task[None]) -> None:
     """Shielded, so that stopping the background does not cut off requests that are being answered."""
-    await asyncio.shield(serving)
+    await asyncio.shield(task)
 
 
 class _Server(uvicorn.Server):

@@ -22,6 +22,7 @@ from kubelore.common.contracts.clusters import (
 )
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.crypto import Recipient
+from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import (
@@ -49,6 +50,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         "/add",
         status_code=201,
         response_model=Cluster,
+        dependencies=[audited("clusters.add", body="name")],
         summary="Onboard a cluster",
         responses=documented(403, 409, 422, 502),
     )
@@ -76,6 +78,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     @router.post(
         "/inspect",
         response_model=InspectionReport,
+        dependencies=[audited("clusters.inspect")],
         summary="Look into a kubeconfig without storing it",
         responses=documented(422),
     )
@@ -105,6 +108,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     @router.delete(
         "/{cluster}",
         status_code=204,
+        dependencies=[audited("clusters.remove", path="cluster")],
         summary="Remove a cluster; its history stays",
         responses=documented(403, 404),
     )
@@ -116,6 +120,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     @router.post(
         "/{cluster}/test",
         response_model=TestReport,
+        dependencies=[audited("clusters.test", path="cluster")],
         summary="Test the connection, step by step",
         responses=documented(404),
     )

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from fastapi import FastAPI, Response
 
 from kubelore.common.bus import Bus, Feed
+from kubelore.gateway.audit.log import AuditLog
+from kubelore.gateway.audit.requests import Audit, check_audited
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
@@ -34,7 +36,12 @@ Send the token as `Authorization: Bearer <token>`. Errors are problem documents
 
 
 def build_app(
-    settings: GatewaySettings, bus: Bus, roster: Roster, feed: Feed, continuation: Continuation
+    settings: GatewaySettings,
+    bus: Bus,
+    roster: Roster,
+    feed: Feed,
+    continuation: Continuation,
+    audit_log: AuditLog,
 ) -> FastAPI:
     """The ASGI application over a connected bus."""
     app = FastAPI(
@@ -55,27 +62,33 @@ def build_app(
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
-    _health(app, bus, roster)
+    _health(app, bus, roster, audit_log)
     serve_pages(app)
     install(app)
+    check_audited(app)
     app.openapi = partial(describe, app)
     # The last is the outermost.
     app.add_middleware(Authentication, token=settings.read_admin_token())
     app.add_middleware(Boundary)
+    app.add_middleware(Audit, log=audit_log, trusted=settings.trusted_proxies)
     app.add_middleware(Operations)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Tracing)
     return app
 
 
-def _health(app: FastAPI, bus: Bus, roster: Roster) -> None:
+def _health(app: FastAPI, bus: Bus, roster: Roster, audit_log: AuditLog) -> None:
     async def livez() -> Response:
         return Response("ok", media_type="text/plain")
 
     async def readyz() -> Response:
-        missing = [
-            name for name, fine in (("bus", bus.connected), ("cluster-registry", roster.ready)) if not fine
-        ]
+        parts = (
+            ("bus", bus.connected),
+            ("cluster-registry", roster.ready),
+            # Once it was open: while it cannot be written, what only reads goes on.
+            ("audit", audit_log.opened.is_set()),
+        )
+        missing = [name for name, fine in parts if not fine]
         text = "ok" if not missing else f"waiting for {', '.join(missing)}"
         return Response(text, 503 if missing else 200, media_type="text/plain")
 

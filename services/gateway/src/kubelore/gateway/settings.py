@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 
 from kubelore.common.errors import Invalid
 from kubelore.common.settings import CommonSettings
@@ -27,6 +27,11 @@ class GatewaySettings(CommonSettings):
         default=8 * 1024 * 1024, ge=1024, description="Largest request body accepted."
     )
     max_watches: int = Field(default=500, ge=1, description="Watch streams open at once.")
+
+    trusted_proxies: list[IPvAnyNetwork] = Field(
+        default_factory=list,
+        description="Networks of proxies in front, whose X-Forwarded-For is believed, as a JSON list.",
+    )
 
     def read_admin_token(self) -> str:
         """The administrator's token; raises Invalid when none is set, since an open gateway must not start."""

@@ -6,7 +6,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kubelore.common.telemetry import current_trace_id, span
+from kubelore.common.telemetry import current_trace_id, fresh_parent, span
 
 
 class Tracing:
@@ -25,6 +25,8 @@ class Tracing:
             for name, value in Headers(scope=scope).items()
             if name in ("traceparent", "tracestate")
         }
+        if "traceparent" not in carrier and (parent := fresh_parent()):
+            carrier["traceparent"] = parent
         with span(scope["method"], kind=SpanKind.SERVER, carrier=carrier) as current:
 
             async def sending(message: Message) -> None:

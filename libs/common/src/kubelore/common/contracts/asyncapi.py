@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from kubelore.common.contracts import changes, clusters
+from kubelore.common.contracts import audit, changes, clusters
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.contracts.endpoints import ENDPOINTS
 
@@ -51,6 +51,8 @@ _PARAMETERS = {
     "cluster": "The cluster's id (its name): a DNS label.",
     "replica": "The id of one replica of the service, as its leases name it.",
     "partition": f"p00 to p{changes.PARTITIONS - 1}: CRC-32 of the cluster's id modulo {changes.PARTITIONS}.",
+    "audited": "The id of the cluster it was done in; _ where it is none.",
+    "action": "What was done: two words joined by a dot.",
     "happened": "What happened: the member `happened` of the event.",
 }
 
@@ -95,7 +97,7 @@ _Dumper.add_representer(str, _text)
 
 
 def _schemas() -> dict[str, Any]:
-    types: list[Any] = [clusters.ClusterEvent, *RECORDS]
+    types: list[Any] = [clusters.ClusterEvent, audit.AuditEvent, *RECORDS]
     for endpoint in ENDPOINTS:
         types += [endpoint.request, endpoint.response]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -153,6 +155,13 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         **_parameters(("cluster", "happened")),
         "messages": {"event": _ref("components/messages/events.cluster")},
     }
+    messages["events.audit"] = _message(audit.AuditEvent.__name__, {"traceparent": "W3C trace context."})
+    channels["events.audit"] = {
+        "address": "kubelore.v1.events.audit.{audited}.{action}",
+        "description": "Best effort; kept for 7 days in the stream EVENTS. The audit log itself is in MongoDB.",
+        **_parameters(("audited", "action")),
+        "messages": {"event": _ref("components/messages/events.audit")},
+    }
     records = [{"$ref": f"#/components/schemas/{record.__name__}"} for record in RECORDS]
     messages["events.resource"] = {
         "summary": "A batch of records of one cluster, in order: at most 100, or about 256 KB.",
@@ -168,6 +177,7 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
     }
     for name, publishers in (
         ("events.cluster", "cluster-registry and resource-ops say what happened to a cluster."),
+        ("events.audit", "The gateway says what somebody did, or was refused to do."),
         ("events.resource", "The observer of a cluster, in resource-ops, publishes what changed in it."),
     ):
         operations[name] = {"action": "send", "summary": publishers, "channel": _ref(f"channels/{name}")}

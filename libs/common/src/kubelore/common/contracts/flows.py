@@ -82,6 +82,7 @@ EMISSIONS = (
     Emission("cluster-registry", "kubelore.v1.events.cluster.*.connected"),
     Emission("cluster-registry", "kubelore.v1.events.cluster.*.disconnected"),
     Emission("resource-ops", SYNCED_EVENTS),
+    Emission("gateway", "kubelore.v1.events.audit.>"),
 )
 
 FOLLOWINGS = (
@@ -92,6 +93,7 @@ FOLLOWINGS = (
 
 LEASINGS = (
     Leasing("cluster-registry", "registry.*"),
+    Leasing("gateway", "gateway.*"),
     Leasing("resource-ops", "observer.*"),
     Leasing("resource-ops", "replica.resource-ops.*"),
 )

@@ -32,6 +32,11 @@ def check_cluster_name(name: str) -> str:
     return name
 
 
+def is_cluster_name(name: str) -> bool:
+    """Whether the name could be a cluster's."""
+    return _DNS_LABEL.match(name) is not None
+
+
 MAX_NAMESPACES = 100
 
 
