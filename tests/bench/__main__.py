@@ -16,6 +16,7 @@ from tests.bench.machine import facts, load
 from tests.bench.reading import bulk, busy, get, page, select
 from tests.bench.report import print_table, write
 from tests.bench.size import FULL, QUICK
+from tests.bench.standing_still import stopped
 from tests.bench.startup import startup
 from tests.bench.sync import sync
 from tests.bench.watching import watch, watch_lab
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "bulk": bulk,
     "get": get,
     "busy": busy,
+    "stopped": stopped,
     "watch": watch,
     "watch-lab": watch_lab,
 }

@@ -81,6 +81,18 @@ async def test_changes_after_a_position_come_in_order(bus: Bus, publishers) -> N
     assert versions(await take(feed, position, 5)) == [f"a/{number}" for number in range(5, 10)]
 
 
+async def test_a_position_that_may_be_old_is_behind_less_and_never_behind_more(bus: Bus, publishers) -> None:
+    feed = Feed(bus)
+    await publishers("a", range(2))
+    before = await feed.position()
+    await publishers("a", range(2, 5))
+    assert await feed.position(max_age_s=60) == before
+    assert versions(await take(feed, before, 3)) == ["a/2", "a/3", "a/4"]
+    after = await feed.position()
+    assert after != before
+    assert await feed.position(max_age_s=60) == after
+
+
 async def test_a_reader_resumes_behind_any_event_it_was_given_at_any_gateway(
     joining, bus: Bus, publishers
 ) -> None:

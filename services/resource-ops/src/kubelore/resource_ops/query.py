@@ -40,7 +40,7 @@ from kubelore.resource_ops.visibility import Visible, whole
 MAX_LIMIT = 10_000
 MAX_SEARCH = 256
 StateOf = Callable[[str, frozenset[str]], ClusterState]
-"""How far a cluster's rows of these types (empty means all) can be trusted; `count` is filled in here."""
+"""How far a cluster's rows of these types (empty means all) can be trusted: a new one, `count` is filled in here."""
 
 _SORT_COST = 4
 """Sorting a row costs about as much as looking this many rows of an order up in a bitmap."""
@@ -96,7 +96,7 @@ def select(
     """Which rows match, and the state of each cluster with its count."""
     index = models.index
     clusters = [models.clusters[name] for name in dict.fromkeys(asked.clusters) if name in models.clusters]
-    types = frozenset(resolve(asked.types, [model.types for model in clusters]))
+    types = models.meant(asked.types, clusters)
     labels, fields = LabelSelector.parse(asked.labels), FieldSelector.parse(asked.fields)
     if len(asked.search) > MAX_SEARCH:
         raise BadRequest(f"the search text is longer than {MAX_SEARCH} characters")
@@ -116,11 +116,9 @@ def select(
     all_types = types or frozenset(name for model in clusters for name in model.types)
     rows = match_fields(index, rows, all_types, fields)
     rows = match_text(index, rows, asked.search)
-    counted = [
-        msgspec.structs.replace(state, count=rows.intersection_cardinality(model.numbers))
-        for model, state in zip(clusters, states, strict=True)
-    ]
-    return Selection(clusters, types, rows), counted
+    for model, state in zip(clusters, states, strict=True):
+        state.count = rows.intersection_cardinality(model.numbers)
+    return Selection(clusters, types, rows), states
 
 
 def _cluster_scoped(clusters: Iterable[ClusterModel], asked: frozenset[str]) -> set[str]:
@@ -133,7 +131,8 @@ def _cluster_scoped(clusters: Iterable[ClusterModel], asked: frozenset[str]) -> 
 def _take(index: Index, selection: Selection, sort: Sort, after: Key | None, limit: int) -> list[Row]:
     """The first rows behind a key: sorted on the spot when few match, else picked from the kept orders."""
     matching = selection.rows
-    held = [name for name, rows in index.types.items() if not matching.isdisjoint(rows)]
+    possible = selection.types or [name for name, _ in index.types.items()]
+    held = [name for name in possible if matching.intersect(index.types.get(name))]
     if not held or not limit:
         return []
     known = sum(len(index.types.get(name)) for name in held)

@@ -20,8 +20,11 @@ from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import Codec, split
 from kubelore.resource_ops.index import Index
 from kubelore.resource_ops.rows import Row, Table, older, version
+from kubelore.resource_ops.type_names import resolve
 
 SECRETS = "secrets"
+MAX_MEANT = 256
+"""Questions for types that are remembered."""
 
 
 class Identified(Protocol):
@@ -66,20 +69,42 @@ class ReadModel:
         self.index = Index()
         self.clusters: dict[str, ClusterModel] = {}
         self._codecs: dict[str, Codec] = {}
+        self._meant: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[str]] = {}
 
     def open(self, cluster: str) -> ClusterModel:
         """The model of a cluster; an empty one when it is not held yet."""
         model = self.clusters.get(cluster)
         if model is None:
             model = self.clusters[cluster] = ClusterModel(cluster, self)
+            self.types_changed()
         return model
 
     def close(self, cluster: str) -> None:
         """Forget a cluster and everything held of it."""
         model = self.clusters.pop(cluster, None)
         if model is not None:
+            self.types_changed()
             for table in list(model.tables.values()):
                 model.drop_type(table.type)
+
+    def meant(self, written: Iterable[str], clusters: Iterable[ClusterModel]) -> frozenset[str]:
+        """The types that are meant in these clusters (`type_names.resolve`), remembered while they serve the same.
+
+        Raises BadRequest for one that none of them serves.
+        """
+        asked = list(clusters)
+        key = tuple(written), tuple(model.cluster for model in asked)
+        found = self._meant.get(key)
+        if found is None:
+            found = frozenset(resolve(key[0], [model.types for model in asked]))
+            if len(self._meant) >= MAX_MEANT:
+                self._meant.clear()
+            self._meant[key] = found
+        return found
+
+    def types_changed(self) -> None:
+        """A cluster serves other types than before."""
+        self._meant.clear()
 
     def codec(self, type_name: str) -> Codec:
         """How objects of a type lie at rest; one dictionary for all clusters, none for Secrets."""
@@ -119,13 +144,16 @@ class ClusterModel:
 
     def learn(self, resource_type: ResourceType) -> None:
         """Make a type known, so that it can be asked for before any of its objects has arrived."""
-        self.types[resource_type.name] = resource_type
+        if self.types.get(resource_type.name) != resource_type:
+            self.types[resource_type.name] = resource_type
+            self._model.types_changed()
 
     def _table(self, resource_type: ResourceType) -> Table:
         name = resource_type.name
         table = self.tables.get(name)
         if table is None:
-            self.types.setdefault(name, resource_type)
+            if name not in self.types:
+                self.learn(resource_type)
             table = self.tables[name] = Table(self.cluster, name, self._model.codec(name))
         return table
 
@@ -216,6 +244,7 @@ class ClusterModel:
     def drop_type(self, name: str) -> None:
         """Forget a type that is no longer served, and its objects."""
         self.types.pop(name, None)
+        self._model.types_changed()
         table = self.tables.pop(name, None)
         for row in list(table or ()):
             self._remove(row)

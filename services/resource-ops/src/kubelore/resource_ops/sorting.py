@@ -21,7 +21,8 @@ from kubelore.resource_ops.rows import Row
 
 Key = tuple[str | int, str, str, str, str]
 KeyOf = Callable[[Row], Key]
-_CHUNK = 512
+BLOCK = 256
+"""Rows of an order that lie together; at twice as many a block is cut in two."""
 
 
 def _by_name(row: Row) -> Key:
@@ -116,57 +117,117 @@ class Sort:
         return sorted(left, key=key_of, reverse=down)[:limit]
 
 
+class _Block:
+    """Neighbours in an order: their numbers beside them, and as a set, so that a walk touches only rows it takes."""
+
+    __slots__ = ("members", "numbers", "rows")
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        self.numbers = array("I", [row.number for row in rows])
+        self.members = BitMap(self.numbers)
+
+    def insert(self, place: int, row: Row) -> None:
+        self.rows.insert(place, row)
+        self.numbers.insert(place, row.number)
+        self.members.add(row.number)
+
+    def delete(self, place: int) -> None:
+        self.members.discard(self.numbers[place])
+        del self.rows[place], self.numbers[place]
+
+
 class Order:
     """All rows of one type in one order, kept up to date row by row.
 
-    Their numbers lie beside them, so that a walk touches only the rows it takes.
+    They lie in blocks. One that holds nothing of what a question is about is
+    passed over in a microsecond, so that rows which stand together far behind
+    the beginning are found as quickly as others.
     """
 
-    def __init__(self, rows: Iterable[Row], key_of: KeyOf) -> None:
+    def __init__(self, rows: Iterable[Row], key_of: KeyOf, block: int = BLOCK) -> None:
+        self._block = block
         self._key_of = key_of
-        self._rows = sorted(rows, key=key_of)
-        self._numbers = array("I", [row.number for row in self._rows])
+        self._last_of = lambda block: key_of(block.rows[-1])
+        everything = sorted(rows, key=key_of)
+        self._blocks = [
+            _Block(everything[start : start + block]) for start in range(0, len(everything), block)
+        ]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(len(block.rows) for block in self._blocks)
 
     def add(self, row: Row) -> None:
         """Put a row in its place."""
-        place = bisect_right(self._rows, self._key_of(row), key=self._key_of)
-        self._rows.insert(place, row)
-        self._numbers.insert(place, row.number)
+        key = self._key_of(row)
+        if not self._blocks:
+            self._blocks.append(_Block([row]))
+            return
+        at = min(self._block_of(key), len(self._blocks) - 1)
+        block = self._blocks[at]
+        block.insert(bisect_right(block.rows, key, key=self._key_of), row)
+        if len(block.rows) > 2 * self._block:
+            halves = block.rows[: self._block], block.rows[self._block :]
+            self._blocks[at : at + 1] = map(_Block, halves)
 
     def remove(self, row: Row) -> None:
         """Take a row out; its key must be what it was when it was added."""
-        place = bisect_left(self._rows, self._key_of(row), key=self._key_of)
-        if place < len(self._rows) and self._rows[place] is row:
-            del self._rows[place]
-            del self._numbers[place]
+        key = self._key_of(row)
+        at = self._block_of(key)
+        if at == len(self._blocks):
+            return
+        block = self._blocks[at]
+        place = bisect_left(block.rows, key, key=self._key_of)
+        if place < len(block.rows) and block.rows[place] is row:
+            block.delete(place)
+            if not block.rows:
+                del self._blocks[at]
 
     def named(self, name: str) -> list[Row]:
         """The rows of exactly this name; only an order by name can tell."""
-        start = bisect_left(self._rows, (name,), key=self._key_of)
-        return self._rows[start : bisect_left(self._rows, (name + "\0",), key=self._key_of)]
+        found: list[Row] = []
+        for at in range(self._block_of((name,)), len(self._blocks)):
+            rows = self._blocks[at].rows
+            start = bisect_left(rows, (name,), key=self._key_of)
+            stop = bisect_left(rows, (name + "\0",), key=self._key_of)
+            found += rows[start:stop]
+            if stop < len(rows):
+                break
+        return found
 
     def pick(self, matching: BitMap, after: Key | None, limit: int, *, descending: bool) -> list[Row]:
         """The first `limit` rows behind a key whose numbers match, in order."""
-        rows, places = self._rows, []
-        for at, numbers in self._chunks(after, descending=descending):
-            found = [place for place, number in enumerate(numbers, at) if number in matching]
-            places += reversed(found) if descending else found
-            if len(places) >= limit:
+        found: list[Row] = []
+        for block, start, stop in self._behind(after, descending=descending):
+            if not block.members.intersect(matching):
+                continue
+            rows = block.rows
+            picked = [
+                rows[place]
+                for place, number in enumerate(block.numbers[start:stop], start)
+                if number in matching
+            ]
+            found += reversed(picked) if descending else picked
+            if len(found) >= limit:
                 break
-        return [rows[place] for place in places[:limit]]
+        return found[:limit]
 
-    def _chunks(self, after: Key | None, *, descending: bool) -> Iterator[tuple[int, array[int]]]:
-        """The numbers behind a key piece by piece, each with the place of its first."""
-        rows, numbers = self._rows, self._numbers
+    def _behind(self, after: Key | None, *, descending: bool) -> Iterator[tuple[_Block, int, int]]:
+        """The blocks behind a key in turn, each with the places in it that are."""
+        blocks, key_of = self._blocks, self._key_of
         if descending:
-            end = len(rows) if after is None else bisect_left(rows, after, key=self._key_of)
-            for stop in range(end, 0, -_CHUNK):
-                start = max(stop - _CHUNK, 0)
-                yield start, numbers[start:stop]
+            begin = len(blocks) - 1 if after is None else min(self._block_of(after), len(blocks) - 1)
+            for at in range(begin, -1, -1):
+                rows = blocks[at].rows
+                behind = len(rows) if after is None or at < begin else bisect_left(rows, after, key=key_of)
+                yield blocks[at], 0, behind
         else:
-            begin = 0 if after is None else bisect_right(rows, after, key=self._key_of)
-            for start in range(begin, len(rows), _CHUNK):
-                yield start, numbers[start : start + _CHUNK]
+            begin = 0 if after is None else self._block_of(after)
+            for at in range(begin, len(blocks)):
+                rows = blocks[at].rows
+                first = 0 if after is None or at > begin else bisect_right(rows, after, key=key_of)
+                yield blocks[at], first, len(rows)
+
+    def _block_of(self, key: tuple[str | int, ...]) -> int:
+        """The place of the first block that ends at or behind a key; the number of blocks when none does."""
+        return bisect_left(self._blocks, key, key=self._last_of)

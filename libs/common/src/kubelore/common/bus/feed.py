@@ -53,11 +53,22 @@ class Feed:
         self._tail: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._joining = asyncio.Lock()
+        self._known: tuple[str, float] | None = None
+        """The last position that the server told, and when it was asked for."""
 
-    async def position(self) -> str:
-        """An event id behind everything acknowledged before this call."""
-        epoch, following = await self._head()
-        return str(Position(epoch, following))
+    async def position(self, *, max_age_s: float = 0.0) -> str:
+        """An event id behind everything acknowledged before this call.
+
+        With `max_age_s` it may be behind what was acknowledged so many seconds
+        earlier: somebody who reads on from there sees that much again, and misses
+        nothing. It then costs a question to the server only once in that time.
+        """
+        loop = asyncio.get_running_loop()
+        known = self._known
+        if known is None or loop.time() - known[1] >= max_age_s:
+            asked_at = loop.time()
+            known = self._known = str(Position(*await self._head())), asked_at
+        return known[0]
 
     async def follow(
         self, position: str | None = None, clusters: Collection[str] | None = None
