@@ -140,6 +140,69 @@ def test_the_keyring_is_exported_whole_privately_and_once(
     assert "exists" in capsys.readouterr().err
 
 
+@pytest.fixture
+def exported(directory: DataDirectory, tmp_path: Path) -> Path:
+    """The export of a data directory whose keyrings were made."""
+    open_keyrings(directory.keyring, Kept())
+    target = tmp_path / "backup.json"
+    assert kubelore("--data", str(directory.root), "keyring", "export", "--output", str(target)) == 0
+    return target
+
+
+def test_lost_keyrings_are_restored_from_the_export_and_the_others_left_alone(
+    directory: DataDirectory, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = Keyring.load(directory.keyring / "versions.json").seal(b"a backup", context="backup:1")
+    rotated = Keyring.load(directory.keyring / "logs.json").rotate()
+    for purpose in ("versions", "clusters"):
+        (directory.keyring / f"{purpose}.json").unlink()
+    capsys.readouterr()
+    assert kubelore("--data", str(directory.root), "keyring", "restore", str(exported)) == 0
+    told = sorted(capsys.readouterr().out.splitlines())
+    assert told == ["clusters: restored", "gateway: already there", "logs: already there", "versions: restored"]
+    restored = directory.keyring / "versions.json"
+    assert stat.S_IMODE(restored.stat().st_mode) == 0o600
+    assert Keyring.load(restored).open(sealed, context="backup:1") == b"a backup"
+    assert Keyring.load(directory.keyring / "logs.json").active_key_id == rotated
+
+
+def test_a_keyring_made_anew_is_not_written_over_and_nothing_else_is_restored(
+    directory: DataDirectory, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in directory.keyring.glob("*.json"):
+        path.unlink()
+    other = Keyring.create(directory.keyring / "versions.json", "versions").active_key_id
+    assert kubelore("--data", str(directory.root), "keyring", "restore", str(exported)) == 1
+    assert "another keyring" in capsys.readouterr().err
+    assert Keyring.load(directory.keyring / "versions.json").active_key_id == other
+    assert [path.name for path in directory.keyring.glob("*.json")] == ["versions.json"]
+
+
+def test_an_export_that_was_tampered_with_restores_nothing(
+    directory: DataDirectory, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads(exported.read_text())
+    for path in directory.keyring.glob("*.json"):
+        path.unlink()
+    keyrings = whole["keyrings"]
+    damaged = [
+        {**whole, "kind": "Other"},
+        {**whole, "keyrings": {**keyrings, "versions": "no base64"}},
+        {**whole, "keyrings": {**keyrings, "versions": keyrings["versions"][:-40]}},
+        {**whole, "keyrings": {**keyrings, "../../elsewhere": keyrings["versions"]}},
+        {**whole, "keyrings": [1]},
+        [],
+    ]
+    for document in damaged:
+        exported.write_text(json.dumps(document))
+        assert kubelore("--data", str(directory.root), "keyring", "restore", str(exported)) == 1
+        assert "Traceback" not in capsys.readouterr().err
+        assert list(directory.keyring.glob("*.json")) == []
+    assert list(tmp_path.rglob("elsewhere*")) == []
+    assert kubelore("--data", str(directory.root), "keyring", "restore", str(tmp_path / "none.json")) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
 def test_rotation_makes_a_new_key(directory: DataDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     open_keyrings(directory.keyring, Kept())
     before = Keyring.load(directory.keyring / "logs.json").active_key_id
