@@ -142,15 +142,19 @@ class Feed:
                 await self._news.wait()
 
     async def _catch_up(self, window: Window, sequence: int) -> AsyncGenerator[Batch]:
-        consumer = await self._open(sequence)
-        async with OrderedReader(self._bus, FEED, consumer) as reader:
-            while True:
-                for message in await reader.read(_POLL_S):
-                    for batch in in_order(sequence, _batch_of(message)):
-                        yield batch
-                        sequence = batch.following
-                        if window.holds(sequence):
-                            return
+        """Batches from `sequence` on until the window holds what follows; a reader that is lost is replaced."""
+        while self._window is window:
+            try:
+                async with OrderedReader(self._bus, FEED, await self._open(sequence)) as reader:
+                    while not window.holds(sequence):
+                        for message in await reader.read(_POLL_S):
+                            for batch in in_order(sequence, _batch_of(message)):
+                                yield batch
+                                sequence = batch.following
+                return
+            except (Unavailable, DeadlineExceeded) as error:
+                log.info("catching up with the feed again", error=error.detail)
+                await asyncio.sleep(_RETRY_S)
 
     async def _keep_reading(self, window: Window) -> None:
         """Fill the window for ever; what cannot be read any more becomes a hole in it."""
