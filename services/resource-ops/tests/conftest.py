@@ -39,10 +39,10 @@ from kubelore.common.contracts.resources import observer_lease
 from kubelore.common.crypto import Keyring
 from kubelore.common.kube import AddressPolicy, KubeClient, ResourceType, read_kubeconfig
 from kubelore.common.settings import CommonSettings
-from kubelore.common.store import BlobStore
+from kubelore.common.store import BlobStore, open_database
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.waiting import wait_for
-from kubelore.resource_ops.__main__ import build_fleet
+from kubelore.resource_ops.__main__ import Parts, assemble
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
@@ -196,7 +196,11 @@ class Replica:
     """One replica of resource-ops in this process."""
 
     bus: Bus
-    fleet: Fleet
+    parts: Parts
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.parts.fleet
 
 
 class House:
@@ -244,17 +248,20 @@ class House:
         """A replica for as long as the block runs."""
         settings = self.settings.model_copy(update={"replica": f"resource-ops-{name}"})
         bus = await connect(settings, name="resource-ops")
-        fleet = build_fleet(settings, bus, BlobStore.open(settings.blob_url), pace)
-        service = endpoints(bus, Answers(fleet))
+        database = await open_database(settings)
+        parts = assemble(settings, bus, database, pace)
+        service = endpoints(bus, Answers(parts.fleet), parts.writer)
         await service.start()
-        running = asyncio.create_task(fleet.run())
+        running = parts.background()
         try:
-            yield Replica(bus, fleet)
+            yield Replica(bus, parts)
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await service.stop()
             await bus.close()
+            await database.close()
 
     async def follow(self) -> None:
         """Collect what observers report, until cancelled."""

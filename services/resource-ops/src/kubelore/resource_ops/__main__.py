@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import msgspec
 
@@ -13,32 +14,31 @@ from kubelore.common.contracts.clusters import Credentials
 from kubelore.common.contracts.resources import SERVICE
 from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.errors import IntegrityError
-from kubelore.common.kube import AddressPolicy, ClusterAccess
+from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient
 from kubelore.common.settings import CommonSettings
-from kubelore.common.store import BlobStore
+from kubelore.common.store import BlobStore, Database, open_database
+from kubelore.common.telemetry import outgoing
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
+from kubelore.resource_ops.outbox import Outbox
+from kubelore.resource_ops.reach import Reach
 from kubelore.resource_ops.read_model import ClusterModel
+from kubelore.resource_ops.repository import OperationRepository
 from kubelore.resource_ops.service import endpoints
+from kubelore.resource_ops.writer import Writer
 
 
 def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore, pace: Pace | None = None) -> Fleet:
     """A fleet whose observers open credentials with the clusters keyring, and seal to the versions key."""
-    keyring = Keyring.load(settings.keyring_dir / "clusters.json")
+    keyring = load_keyring(settings)
     versions = Recipient.load(settings.keyring_dir / "versions.pub")
     policy = AddressPolicy.from_settings(settings)
     sealing = Sealing(keyring, versions, blobs.put)
 
     def make_observer(credentials: Credentials, lease: Lease, model: ClusterModel) -> ClusterObserver:
-        plain = keyring.open(credentials.sealed, context=f"cluster:{credentials.id}")
-        try:
-            access = msgspec.msgpack.decode(plain, type=ClusterAccess)
-        except msgspec.MsgspecError:
-            # Not chained: the decoder's message may quote what it could not decode.
-            raise IntegrityError(f"the credentials of {credentials.id} are of no known form") from None
         return ClusterObserver(
-            access,
+            open_access(keyring, credentials),
             policy,
             bus=bus,
             lease=lease,
@@ -50,20 +50,72 @@ def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore, pace: Pace
     return Fleet(bus, buses.Leases(bus), make_observer, pace)
 
 
+def build_reach(settings: CommonSettings, bus: Bus) -> Reach:
+    """Connections for writing, whose credentials are opened with the clusters keyring."""
+    keyring = load_keyring(settings)
+    policy = AddressPolicy.from_settings(settings)
+
+    def open_client(credentials: Credentials) -> KubeClient:
+        return KubeClient(open_access(keyring, credentials), policy, headers=outgoing)
+
+    return Reach(bus, open_client)
+
+
+def load_keyring(settings: CommonSettings) -> Keyring:
+    """The keyring that credentials are sealed with, and Secrets' values hashed."""
+    return Keyring.load(settings.keyring_dir / "clusters.json")
+
+
+def open_access(keyring: Keyring, credentials: Credentials) -> ClusterAccess:
+    """Open sealed credentials. Raises IntegrityError."""
+    plain = keyring.open(credentials.sealed, context=f"cluster:{credentials.id}")
+    try:
+        return msgspec.msgpack.decode(plain, type=ClusterAccess)
+    except msgspec.MsgspecError:
+        # Not chained: the decoder's message may quote what it could not decode.
+        raise IntegrityError(f"the credentials of {credentials.id} are of no known form") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one replica consists of."""
+
+    fleet: Fleet
+    reach: Reach
+    outbox: Outbox
+    writer: Writer
+
+    def background(self) -> list[asyncio.Task[None]]:
+        """What runs all the time, started."""
+        return [asyncio.create_task(part.run()) for part in (self.fleet, self.reach, self.outbox)]
+
+
+def assemble(settings: CommonSettings, bus: Bus, database: Database, pace: Pace | None = None) -> Parts:
+    """The parts of a replica over its bus, its database and its blob store."""
+    fleet = build_fleet(settings, bus, BlobStore.open(settings.blob_url), pace)
+    reach = build_reach(settings, bus)
+    repository = OperationRepository(database)
+    outbox = Outbox(fleet, repository, reach)
+    writer = Writer(reach, repository, load_keyring(settings), replica=bus.replica, hurry=outbox.hurry)
+    return Parts(fleet, reach, outbox, writer)
+
+
 async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
-    """Observe and answer until `stopping` is set."""
+    """Observe, answer and write until `stopping` is set."""
+    # Not waited for: reading needs no database.
+    database = await open_database(settings, ping=False)
     bus = await buses.connect(settings, name=SERVICE)
     try:
         await buses.until_prepared(bus)
-        blobs = BlobStore.open(settings.blob_url)
-        fleet = build_fleet(settings, bus, blobs)
-        service = endpoints(bus, Answers(fleet))
+        parts = assemble(settings, bus, database)
+        service = endpoints(bus, Answers(parts.fleet), parts.writer)
         await service.start()
-        background = [asyncio.create_task(fleet.run()), asyncio.create_task(bus.until_closed())]
+        background = [*parts.background(), asyncio.create_task(bus.until_closed())]
         await process.until_stopped_or_failed(stopping, background)
         await service.stop()
     finally:
         await bus.close()
+        await database.close()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from kubelore.common.bus import ChangePublisher, Checkpoint, LeaseLost
-from kubelore.common.contracts.changes import Change, Gap, Record, Synced
+from kubelore.common.contracts.changes import Applied, Change, Gap, Record, Synced
 from kubelore.common.errors import KubeloreError
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.positions import beginnings, position_key
@@ -43,6 +43,8 @@ class ChangeLog:
         self._farewells: list[Synced] = []
         self._keys: dict[int, str] = {}
         """The position that a record moves, by the record's `id`, while it is on its way."""
+        self._told: dict[int, asyncio.Future[None]] = {}
+        """Who waits for the bus to have a record that moves no position, by the record's `id`."""
         self.positions = dict(checkpoint.positions)
         self.published = 0
         self._silent = False
@@ -97,6 +99,19 @@ class ChangeLog:
             del self._keys[id(record)]
             raise
 
+    async def tell(self, records: Sequence[Applied]) -> None:
+        """Publish who wrote what; returns once the bus has it. Raises LeaseLost. Set your own deadline."""
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            for record in records:
+                waiting.append(asyncio.get_running_loop().create_future())
+                self._told[id(record)] = waiting[-1]
+                await self._publisher.put(record)
+            await asyncio.gather(*waiting)
+        finally:
+            for record in records:
+                self._told.pop(id(record), None)
+
     async def withdraw(self, gap: Gap, synced: Synced) -> None:
         """The type is no longer served: it has no position once both records are acknowledged."""
         key = position_key(synced.type, synced.namespace)
@@ -117,7 +132,10 @@ class ChangeLog:
     def acknowledged(self, records: Sequence[Record]) -> None:
         """The bus has stored these; the publisher calls this in order."""
         for record in records:
-            if not isinstance(record, Change | Gap | Synced):
+            if isinstance(record, Applied):
+                waiting = self._told.pop(id(record), None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
                 continue
             self.published += 1
             key = self._keys.pop(id(record))

@@ -120,6 +120,10 @@ class Fleet:
         wanted = list(names) or sorted(self._held.keys() | self._given.keys())
         return [found for name in wanted if (found := self.observer(name)) is not None]
 
+    def has_replica(self, replica: str) -> bool:
+        """Whether a replica of this service is there."""
+        return self._replicas.has(replica)
+
     async def run(self) -> None:
         """Reconcile until cancelled, then give every lease back."""
         try:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from kubelore.common.bus import Bus, ChangePublisher, Checkpoint, Lease, LeaseLost
+from kubelore.common.contracts.changes import Applied
 from kubelore.common.contracts.resources import ClusterState, ObserverReport, ObserverStatus
 from kubelore.common.crypto import Keyring, Recipient
-from kubelore.common.errors import KubeloreError, UpstreamError
+from kubelore.common.errors import KubeloreError, Unavailable, UpstreamError
 from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, ResourceType
 from kubelore.common.kube.well_known import NAMESPACES
 from kubelore.common.telemetry import get_logger, outgoing
@@ -280,6 +281,15 @@ class ClusterObserver:
             namespace = namespace_of(key)
             gap = records.gap(name, position, namespace)
             await changes.withdraw(gap, records.synced(name, position, 0, namespace))
+
+    async def tell(self, records: Sequence[Applied]) -> None:
+        """Publish who wrote what, among the cluster's changes; returns once the bus has it.
+
+        Raises Unavailable before the first contact with the cluster, and LeaseLost. Set your own deadline.
+        """
+        if self._changes is None:
+            raise Unavailable(f"{self.cluster} has not been reached yet")
+        await self._changes.tell(records)
 
     def state(self, types: Iterable[str] = (), count: int = 0) -> ClusterState:
         """How far the rows of these types (all when empty) can be trusted right now."""

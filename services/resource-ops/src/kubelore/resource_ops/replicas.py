@@ -52,6 +52,10 @@ class Replicas:
         """How many replicas there are, this one among them."""
         return len((self._present - self.absent) | {self._own})
 
+    def has(self, replica: str) -> bool:
+        """Whether a replica is there; the answer is yes until all have been read."""
+        return not self.known.is_set() or replica == self._own or replica in self._present
+
     def holds(self, cluster: str) -> bool:
         """Whether anybody observes a cluster, or is about to."""
         holding = self._holdings.get(observer_lease(cluster))

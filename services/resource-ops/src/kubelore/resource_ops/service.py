@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import resources
+from kubelore.common.contracts import resources, writes
 from kubelore.resource_ops.answers import Answers
+from kubelore.resource_ops.writer import Writer
 
 VERSION = "0.1.0"
 
 
-def endpoints(bus: Bus, answers: Answers) -> Service:
-    """The ADR-32 service; every endpoint is addressed to this very replica."""
+def endpoints(bus: Bus, answers: Answers, writer: Writer) -> Service:
+    """The ADR-32 service: what is read is asked of the replica that holds it, what is written of any."""
     service = Service(bus, resources.SERVICE, VERSION)
     service.serve(resources.QUERY, answers.query)
     service.serve(resources.FETCH, answers.fetch)
@@ -23,4 +24,7 @@ def endpoints(bus: Bus, answers: Answers) -> Service:
     service.serve(resources.OBSERVERS, answers.observers)
     service.serve(resources.DICTIONARIES, answers.dictionaries)
     service.serve(resources.PRESENT, answers.present)
+    for write in writes.BY_ACTION.values():
+        service.serve(write, writer.carry_out)
+    service.serve(writes.OPERATIONS, writer.operations)
     return service

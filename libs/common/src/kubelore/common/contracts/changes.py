@@ -96,7 +96,13 @@ class Synced(msgspec.Struct, kw_only=True, tag_field="record", tag="synced"):
 
 
 class Applied(msgspec.Struct, kw_only=True, tag_field="record", tag="applied"):
-    """A write through Kubelore brought an object to `rv`: who, why, and under which operation."""
+    """A write through Kubelore brought an object to `rv`: who, why, and under which operation.
+
+    `operation_id` names the one write, so that a record which comes twice is
+    known. For a `delete` that removed the object at once `rv` is empty: it
+    belongs to the `deleted` change of the uid. `probable` says that nobody saw
+    the API server confirm it: it was found afterwards, by field manager and time.
+    """
 
     cluster: str
     uid: str
@@ -106,6 +112,8 @@ class Applied(msgspec.Struct, kw_only=True, tag_field="record", tag="applied"):
     change_log: str
     operation_id: str
     at: float
+    action: str = ""
+    probable: bool = False
 
 
 Record = Change | Gap | Synced | Applied

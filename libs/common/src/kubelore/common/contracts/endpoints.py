@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelore.common.contracts import clusters, resources
+from kubelore.common.contracts import clusters, resources, writes
 from kubelore.common.contracts.endpoint import Endpoint
 
-ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (*clusters.ENDPOINTS, *resources.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (*clusters.ENDPOINTS, *resources.ENDPOINTS, *writes.ENDPOINTS)

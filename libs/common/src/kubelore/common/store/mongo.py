@@ -38,10 +38,13 @@ MAX_POOL = 32
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-async def open_database(settings: CommonSettings, *, appname: str = "kubelore") -> Database:
+async def open_database(
+    settings: CommonSettings, *, appname: str = "kubelore", ping: bool = True
+) -> Database:
     """Connect to the database of the settings, and see that it answers.
 
-    Raises Unavailable, with a remedy, when it does not within 5 s.
+    Raises Unavailable, with a remedy, when it does not within 5 s; without `ping`
+    only what needs it then does.
     """
     try:
         client: AsyncMongoClient[Document] = AsyncMongoClient(
@@ -62,7 +65,8 @@ async def open_database(settings: CommonSettings, *, appname: str = "kubelore") 
         ) from None
     database = Database(client, settings.mongo_database)
     try:
-        await database.ping()
+        if ping:
+            await database.ping()
     except BaseException:
         await database.close()
         raise

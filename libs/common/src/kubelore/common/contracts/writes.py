@@ -1,0 +1,188 @@
+"""What resource-ops changes in clusters: one object a request, answered by any replica.
+
+A write is sent to the API server once. The operation under way
+(`kubelore.common.operations`) and the write's `item` are the key under which its
+intent is recorded before the effect, so that a request that arrives twice is
+carried out once, and what became of one whose answer got lost can be asked for
+(OPERATIONS). With `dry_run` the API server does all but store it, and nothing
+is recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from kubelore.common.contracts.endpoint import Endpoint
+from kubelore.common.contracts.resources import SERVICE
+
+Action: TypeAlias = Literal["apply", "patch", "delete", "scale", "restart", "label"]
+PatchType: TypeAlias = Literal["merge", "json", "strategic"]
+Propagation: TypeAlias = Literal["Orphan", "Background", "Foreground"]
+Result: TypeAlias = Literal["created", "changed", "unchanged", "deleted"]
+
+MAX_MANIFEST = 3 * 1024 * 1024
+"""Bytes, as much as the API server takes."""
+MAX_REASON = 500
+MAX_CHANGE_LOG = 10_000
+
+
+class _Write(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What every write says: which one of its operation, why, and whether only to try.
+
+    With `uid` or `rv` only that very object, in that very state, is changed;
+    Conflict otherwise.
+    """
+
+    item: int = 0
+    """Its number, where an operation consists of several."""
+    reason: str = ""
+    change_log: str = ""
+    dry_run: bool = False
+    uid: str = ""
+    rv: str = ""
+
+
+class _ById(_Write, kw_only=True, omit_defaults=True):
+    """A write to an object that exists, named by its resource id."""
+
+    id: str
+
+
+class Apply(_Write, kw_only=True, omit_defaults=True):
+    """Server-side apply of one manifest (JSON) under the field manager `kubelore`.
+
+    `namespace` is where a manifest goes that names none. Without `force` a field
+    that another manager owns with another value is a Conflict, whose `conflicts`
+    name each owner: manager, operation, fields.
+    """
+
+    cluster: str
+    manifest: bytes
+    namespace: str = "default"
+    force: bool = False
+
+
+class Patch(_ById, kw_only=True, omit_defaults=True):
+    """A merge, JSON or strategic merge patch (JSON)."""
+
+    patch: bytes
+    type: PatchType = "merge"
+
+
+class Delete(_ById, kw_only=True, omit_defaults=True):
+    """Delete an object; what is not said about propagation and grace is the type's own default."""
+
+    propagation: Propagation | None = None
+    grace_period_s: int | None = None
+
+
+class Scale(_ById, kw_only=True, omit_defaults=True):
+    """Set the number of replicas through the scale subresource."""
+
+    replicas: int
+
+
+class Restart(_ById, kw_only=True, omit_defaults=True):
+    """Replace the pods of a Deployment, StatefulSet or DaemonSet, as `kubectl rollout restart` does."""
+
+
+class Label(_ById, kw_only=True, omit_defaults=True):
+    """Set labels and annotations; None removes one. Without `overwrite` one that has another value is a Conflict."""
+
+    labels: dict[str, str | None] = {}
+    annotations: dict[str, str | None] = {}
+    overwrite: bool = True
+
+
+Write: TypeAlias = Apply | Patch | Delete | Scale | Restart | Label
+
+
+class FieldChange(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One place of an object before and after; a side that had none is left out.
+
+    Where the value must not be shown (Secrets) or is too long, `hidden` says so,
+    and each side that is there is null.
+    """
+
+    path: str
+    old: Any = msgspec.UNSET
+    new: Any = msgspec.UNSET
+    hidden: bool = False
+
+
+class Written(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a write did. `more` counts changes that are not listed.
+
+    `rv` is the object's new resourceVersion (good for `at_least` of a get);
+    empty when the object is gone.
+    """
+
+    operation: str
+    id: str
+    uid: str
+    rv: str
+    result: Result
+    changes: list[FieldChange] = []
+    more: int = 0
+    dry_run: bool = False
+
+
+OperationState: TypeAlias = Literal["intended", "done", "failed", "unknown", "probable"]
+
+
+class OperationRecord(msgspec.Struct, kw_only=True):
+    """One recorded write: what was intended, and what became of it.
+
+    `intended` is under way (or its replica died a moment ago). `unknown` says
+    that nobody can tell whether it happened, `probable` that it was found in the
+    cluster afterwards by field manager and time. `at` is seconds since the epoch.
+    """
+
+    operation: str
+    id: str
+    action: Action
+    actor: str
+    at: float
+    state: OperationState
+    reason: str = ""
+    change_log: str = ""
+    uid: str = ""
+    rv: str = ""
+    result: str = ""
+    error: str = ""
+
+
+class OperationRef(msgspec.Struct):
+    """An operation, with all the writes it consists of."""
+
+    id: str
+
+
+class OperationRecords(msgspec.Struct):
+    """The writes of an operation that the caller may read, at most 1,000, in the order of their keys."""
+
+    items: list[OperationRecord]
+
+
+DEADLINE_S = 40.0
+"""Longer than an API server takes for one write, so that it is rarely this end which gives up."""
+
+APPLY = Endpoint(SERVICE, "apply", Apply, Written, deadline_s=DEADLINE_S)
+PATCH = Endpoint(SERVICE, "patch", Patch, Written, deadline_s=DEADLINE_S)
+DELETE = Endpoint(SERVICE, "delete", Delete, Written, deadline_s=DEADLINE_S)
+SCALE = Endpoint(SERVICE, "scale", Scale, Written, deadline_s=DEADLINE_S)
+RESTART = Endpoint(SERVICE, "restart", Restart, Written, deadline_s=DEADLINE_S)
+LABEL = Endpoint(SERVICE, "label", Label, Written, deadline_s=DEADLINE_S)
+OPERATIONS = Endpoint(SERVICE, "operations", OperationRef, OperationRecords)
+
+BY_ACTION: dict[Action, Endpoint[Any, Written]] = {
+    "apply": APPLY,
+    "patch": PATCH,
+    "delete": DELETE,
+    "scale": SCALE,
+    "restart": RESTART,
+    "label": LABEL,
+}
+ENDPOINTS = (*BY_ACTION.values(), OPERATIONS)

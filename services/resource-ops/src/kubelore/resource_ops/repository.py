@@ -1,0 +1,133 @@
+"""The only place with queries to MongoDB: the writes that were intended, and what became of each.
+
+A document is one write of one object. `due` says what is left to do about it:
+`resolve` while nobody knows whether it happened, `publish` until its `applied`
+record is on the change stream. It is kept for 30 days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from kubelore.common.contracts.writes import Action, OperationState
+from kubelore.common.errors import AlreadyExists, Conflict
+from kubelore.common.store import Database, gte, ne, one_of
+
+KEPT_S = 30 * 24 * 3600
+MAX_FOUND = 1000
+MAX_CLUSTERS = 1000
+"""In one question; more are not onboarded."""
+
+Due: TypeAlias = Literal["resolve", "publish", ""]
+
+
+class Operation(msgspec.Struct, kw_only=True):
+    """One write: its intent (everything up to `rv_before`), and its outcome.
+
+    `uid` and `rv_before` are what the object was when the write was sent, empty
+    for one that was not there.
+    """
+
+    key: str
+    operation: str
+    cluster: str
+    id: str
+    type: str
+    action: Action
+    actor: str
+    reason: str
+    change_log: str
+    at: datetime
+    replica: str
+    uid: str = ""
+    rv_before: str = ""
+    state: OperationState = "intended"
+    due: Due = "resolve"
+    result: str = ""
+    rv: str = ""
+    error: str = ""
+    finished_at: datetime | None = None
+
+
+class OperationRepository:
+    """Operations by the key that the gateway gave each."""
+
+    def __init__(self, database: Database) -> None:
+        self._operations = database.collection("operations")
+
+    async def prepare(self) -> None:
+        """Make the indexes that the queries below use."""
+        await self._operations.ensure_index([("due", 1), ("cluster", 1), ("at", 1)])
+        await self._operations.ensure_index([("operation", 1)])
+        await self._operations.ensure_index([("id", 1), ("at", 1)])
+        await self._operations.ensure_index([("at", 1)], expire_after_s=KEPT_S)
+
+    async def intend(self, operation: Operation) -> None:
+        """Record an intent, once. Raises Conflict when the same write was intended before."""
+        try:
+            await self._operations.insert(_written(operation))
+        except AlreadyExists as error:
+            raise Conflict(
+                f"the operation {operation.key} has been carried out already",
+                remedy="Ask for what became of it, or send the request under a new operation.",
+                operation=operation.key,
+            ) from error
+
+    async def conclude(
+        self,
+        key: str,
+        state: OperationState,
+        *,
+        due: Due = "",
+        uid: str = "",
+        rv: str = "",
+        result: str = "",
+        error: str = "",
+    ) -> None:
+        """Write down the outcome. Repeating it does no harm."""
+        outcome: dict[str, Any] = {
+            "state": state,
+            "due": due,
+            "rv": rv,
+            "result": result,
+            "error": error,
+            "finished_at": datetime.now(UTC),
+        }
+        await self._operations.update(key, outcome | ({"uid": uid} if uid else {}))
+
+    async def due(self, clusters: Sequence[str], what: Due, limit: int) -> list[Operation]:
+        """The oldest operations of these clusters about which there is something left to do."""
+        found = await self._operations.find(
+            {"due": what, "cluster": one_of(clusters)}, sort=[("at", 1)], limit=limit
+        )
+        return [_read(document) for document in found]
+
+    async def published(self, keys: Sequence[str]) -> None:
+        """Nothing is left to do about these."""
+        if keys:
+            await self._operations.update_many({"_id": one_of(keys)}, {"due": ""})
+
+    async def others_after(self, operation: Operation) -> bool:
+        """Whether another write of the same object was intended at the same time or later."""
+        found = await self._operations.find(
+            {"id": operation.id, "_id": ne(operation.key), "at": gte(operation.at)}, limit=1, fields=("id",)
+        )
+        return bool(found)
+
+    async def of(self, operation: str) -> list[Operation]:
+        """The writes of one operation, by key."""
+        found = await self._operations.find({"operation": operation}, limit=MAX_FOUND)
+        return [_read(document) for document in found]
+
+
+def _written(operation: Operation) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(operation)
+    return {"_id": fields.pop("key"), **fields}
+
+
+def _read(document: dict[str, Any]) -> Operation:
+    return msgspec.convert({**document, "key": document["_id"]}, Operation)
