@@ -17,6 +17,7 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
+from kubelore.gateway.groups import group_routes
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.operations import Operations
 from kubelore.gateway.overview import overview_routes
@@ -59,6 +60,7 @@ def build_app(
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)
     app.include_router(cluster_routes(bus, roster))
+    app.include_router(group_routes(bus, roster))
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
