@@ -25,7 +25,17 @@ def test_every_form_of_kubectl_and_ids_are_understood(words: list[str], targets:
 
 
 @pytest.mark.parametrize(
-    "words", [[""], ["pods", ""], ["deploy/web", "api"], ["pods", "svc/a"], ["a/b/c"], ["/x"], ["x/"], ["a:b:c:d", "e"]]
+    "words",
+    [
+        [""],
+        ["pods", ""],
+        ["deploy/web", "api"],
+        ["pods", "svc/a"],
+        ["a/b/c"],
+        ["/x"],
+        ["x/"],
+        ["a:b:c:d", "e"],
+    ],
 )
 def test_a_mixture_or_an_empty_word_is_refused(words: list[str]) -> None:
     with pytest.raises(typer.BadParameter):

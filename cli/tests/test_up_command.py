@@ -159,7 +159,12 @@ def test_lost_keyrings_are_restored_from_the_export_and_the_others_left_alone(
     capsys.readouterr()
     assert kubelore("--data", str(directory.root), "keyring", "restore", str(exported)) == 0
     told = sorted(capsys.readouterr().out.splitlines())
-    assert told == ["clusters: restored", "gateway: already there", "logs: already there", "versions: restored"]
+    assert told == [
+        "clusters: restored",
+        "gateway: already there",
+        "logs: already there",
+        "versions: restored",
+    ]
     restored = directory.keyring / "versions.json"
     assert stat.S_IMODE(restored.stat().st_mode) == 0o600
     assert Keyring.load(restored).open(sealed, context="backup:1") == b"a backup"

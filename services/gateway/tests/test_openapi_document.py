@@ -47,8 +47,4 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
 
 def test_only_a_refused_kubeconfig_is_unprocessable(document: dict[str, Any]) -> None:
     unprocessable = {name for name, found in operations(document).items() if "422" in found["responses"]}
-    assert unprocessable == {
-        "POST /api/k8s/clusters/add",
-        "POST /api/k8s/clusters/inspect",
-        "PUT /api/k8s/clusters/{cluster}/kubeconfig",
-    }
+    assert unprocessable == {"POST /api/k8s/clusters/add", "POST /api/k8s/clusters/inspect"}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kubelore.cli import clusters, get, keyring, up, watch
+from kubelore.cli import audit, clusters, get, keyring, up, watch
 from kubelore.cli.connection import ApiError, Target, tell
 from kubelore.common.errors import KubeloreError
 
@@ -34,7 +34,8 @@ def _print_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and end.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and end."),
     ] = False,
     url: Annotated[str, typer.Option(envvar="KUBELORE_URL", help="A running Kubelore.")] = "",
     token: Annotated[str, typer.Option(envvar="KUBELORE_TOKEN", help="Its token.")] = "",
@@ -51,6 +52,7 @@ app.command("up")(up.up)
 app.command("down")(up.down)
 app.command("status")(up.status)
 app.add_typer(keyring.app, name="keyring")
+app.add_typer(audit.app, name="audit")
 # What is in the clusters.
 app.add_typer(clusters.app, name="clusters")
 app.command("get")(get.get)

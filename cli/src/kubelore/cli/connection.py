@@ -129,14 +129,6 @@ class Api:
             return error
         return None
 
-    def patch(self, path: str, body: Any) -> Any:
-        """The parsed answer."""
-        return self._call("PATCH", path, json=body)
-
-    def put(self, path: str, body: Any) -> Any:
-        """The parsed answer."""
-        return self._call("PUT", path, json=body)
-
     def delete(self, path: str) -> Any:
         """The parsed answer."""
         return self._call("DELETE", path)
@@ -160,6 +152,20 @@ class Api:
                 answer.read()
                 raise _problem(answer)
             yield from parse_events(answer.iter_lines())
+
+    def lines(self, path: str, **query: Any) -> Iterator[Any]:
+        """The parsed lines of an answer that is one JSON document a line; empty lines are skipped."""
+        import httpx
+
+        timeout = httpx.Timeout(REQUEST_S, read=SILENCE_S)
+        request = self._client.build_request("GET", path, params=_query(query), timeout=timeout)
+        with _typed_errors(), contextlib.closing(self._client.send(request, stream=True)) as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise _problem(answer)
+            for line in answer.iter_lines():
+                if line:
+                    yield json.loads(line)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         with _typed_errors():

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _KIND, _VERSION = "KubeloreKeyrings", 1
 _MAX_EXPORT_BYTES = 1024 * 1024
 
-app = typer.Typer(no_args_is_help=True, help="Show, export, restore and rotate the keys that seal data at rest.")
+app = typer.Typer(
+    no_args_is_help=True, help="Show, export, restore and rotate the keys that seal data at rest."
+)
 
 
 @app.command("list")

@@ -105,6 +105,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
         """Whether every object of every cluster may be read."""
         return any(EVERYTHING in grant.clusters and EVERYTHING in grant.namespaces for grant in self.grants)
 
+    @property
+    def administers_everything(self) -> bool:
+        """Whether the caller is an administrator of all clusters, as adding clusters and making tokens needs."""
+        return any(
+            grant.role == "admin" and EVERYTHING in grant.clusters and EVERYTHING in grant.namespaces
+            for grant in self.grants
+        )
+
     def sees(self, cluster: str) -> bool:
         """Whether anything of a cluster may be read."""
         return not self.namespaces(cluster).nothing
@@ -165,10 +173,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
 
     def check_admin(self, what: str) -> None:
         """Raise Forbidden unless the caller administers everything (adding clusters, making tokens)."""
-        if not any(
-            grant.role == "admin" and EVERYTHING in grant.clusters and EVERYTHING in grant.namespaces
-            for grant in self.grants
-        ):
+        if not self.administers_everything:
             raise Forbidden(
                 f"{self.subject} may not {what}",
                 remedy="That needs the role admin on the clusters * and the namespaces *.",

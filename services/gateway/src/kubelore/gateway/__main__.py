@@ -15,8 +15,10 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.store import BlobStore, open_database
 from kubelore.common.telemetry import get_logger
 from kubelore.gateway.audit.heads import HeadStore
+from kubelore.gateway.audit.keeper import Keeper, Retention, keep_under_lease
 from kubelore.gateway.audit.log import AuditLog
 from kubelore.gateway.audit.publisher import AuditPublisher
+from kubelore.gateway.audit.verification import Auditor
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.protocol import BoundedHttp
 from kubelore.gateway.repository import AuditRepository
@@ -41,9 +43,21 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         publisher = AuditPublisher(bus)
         heads = HeadStore(BlobStore.open(settings.blob_url), keyring.signer())
         audit_log = AuditLog(repository, heads, writer=bus.replica, told=publisher.tell)
-        roster = Roster(bus, buses.Leases(bus))
+        retention = Retention(settings.audit_keep_days, settings.audit_keep_entries)
+        keeper = Keeper(repository, heads, retention, replica=bus.replica)
+        leases = buses.Leases(bus)
+        roster = Roster(bus, leases)
         continuation = Continuation(keyring.sealer("continue"))
-        app = build_app(settings, bus, roster, buses.Feed(bus), continuation, audit_log)
+        app = build_app(
+            settings,
+            bus,
+            roster,
+            buses.Feed(bus),
+            continuation,
+            audit_log,
+            repository,
+            Auditor(repository, heads),
+        )
         config = uvicorn.Config(
             app,
             host=settings.gateway_host,
@@ -64,6 +78,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             asyncio.create_task(roster.run()),
             asyncio.create_task(bus.until_closed()),
             asyncio.create_task(publisher.run()),
+            asyncio.create_task(keep_under_lease(leases, keeper)),
             asyncio.create_task(_ends_with(serving)),
             asyncio.create_task(_ends_with(auditing)),
         ]

@@ -17,7 +17,7 @@ def application() -> FastAPI:
     """The gateway's routes, to be described and not to be called: nothing of what they would ask is there."""
     absent: Any = None
     settings = GatewaySettings(admin_token=SecretStr("never-used-for-anything"))
-    return build_app(settings, absent, absent, absent, absent, absent)
+    return build_app(settings, absent, absent, absent, absent, absent, absent, absent)
 
 
 def render() -> str:

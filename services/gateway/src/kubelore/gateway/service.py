@@ -8,8 +8,10 @@ from importlib.metadata import version
 from fastapi import FastAPI, Response
 
 from kubelore.common.bus import Bus, Feed
+from kubelore.gateway.audit.endpoints import audit_routes
 from kubelore.gateway.audit.log import AuditLog
 from kubelore.gateway.audit.requests import Audit, check_audited
+from kubelore.gateway.audit.verification import Auditor
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
@@ -17,11 +19,11 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
-from kubelore.gateway.groups import group_routes
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.operations import Operations
 from kubelore.gateway.overview import overview_routes
 from kubelore.gateway.problems import Boundary, install
+from kubelore.gateway.repository import AuditRepository
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.static_pages import serve_pages
@@ -43,6 +45,8 @@ def build_app(
     feed: Feed,
     continuation: Continuation,
     audit_log: AuditLog,
+    audit_entries: AuditRepository,
+    auditor: Auditor,
 ) -> FastAPI:
     """The ASGI application over a connected bus."""
     app = FastAPI(
@@ -60,10 +64,10 @@ def build_app(
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)
     app.include_router(cluster_routes(bus, roster))
-    app.include_router(group_routes(bus, roster))
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
+    app.include_router(audit_routes(audit_entries, auditor, roster, continuation))
     _health(app, bus, roster, audit_log)
     serve_pages(app)
     install(app)

@@ -28,6 +28,12 @@ class GatewaySettings(CommonSettings):
     )
     max_watches: int = Field(default=500, ge=1, description="Watch streams open at once.")
 
+    audit_keep_days: float = Field(
+        default=365, ge=0, description="Audit entries older than this many days are pruned; 0 keeps them all."
+    )
+    audit_keep_entries: int = Field(
+        default=2_000_000, ge=0, description="Of the audit log the newest so many are kept; 0 keeps them all."
+    )
     trusted_proxies: list[IPvAnyNetwork] = Field(
         default_factory=list,
         description="Networks of proxies in front, whose X-Forwarded-For is believed, as a JSON list.",

@@ -215,6 +215,11 @@ class Verification:
         self._meet_heads()
         return self.fault is None
 
+    @property
+    def end(self) -> Link:
+        """How far it has come."""
+        return self._chain.end
+
     def finish(self) -> Verdict:
         """The verdict, after the last entry."""
         end = self._chain.end

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -26,6 +24,7 @@ class Vouchers:
 
     heads: list[Head] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
+    places: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
     spoilt: list[str] = field(default_factory=list)
 
 
@@ -49,19 +48,33 @@ class HeadStore:
             return await self._blobs.get(key, max_bytes=MAX_BYTES) == stored
         return True
 
-    async def chains(self) -> dict[str, tuple[list[int], list[int]]]:
-        """Every chain that something vouches for: the serials of its heads, the numbers of its checkpoints."""
-        found: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for which, kind in enumerate(("heads", "checkpoints")):
-            async for info in self._blobs.list(blob_key(SCOPE, kind)):
-                chain, _, place = info.key.split("/", 2)[2].rpartition("/")
-                if place.isdecimal():
-                    found[chain][which].append(int(place))
-        return dict(found)
+    async def chains(self) -> set[str]:
+        """Every chain that something vouches for."""
+        return {
+            info.key.split("/")[2]
+            for kind in ("heads", "checkpoints")
+            async for info in self._blobs.list(blob_key(SCOPE, kind))
+        }
 
-    async def vouchers(self, chain: str, serials: Iterable[int], numbers: Iterable[int]) -> Vouchers:
+    async def places(self, chain: str) -> tuple[list[int], list[int]]:
+        """The serials of the heads of a chain, and the numbers of its checkpoints."""
+        found: tuple[list[int], list[int]] = ([], [])
+        for places, kind in zip(found, ("heads", "checkpoints"), strict=True):
+            async for info in self._blobs.list(blob_key(SCOPE, kind, chain)):
+                place = info.key.rpartition("/")[2]
+                if place.isdecimal():
+                    places.append(int(place))
+        return found
+
+    async def newest(self, chain: str) -> Head | None:
+        """The newest head of a chain; None where there is none, or one that does not verify."""
+        serials, _ = await self.places(chain)
+        return await self._read(Head, chain, max(serials), Vouchers()) if serials else None
+
+    async def vouchers(self, chain: str) -> Vouchers:
         """The heads of a chain, and its newest checkpoint."""
-        found = Vouchers()
+        serials, numbers = await self.places(chain)
+        found = Vouchers(places=(serials, numbers))
         for number in sorted(numbers, reverse=True):
             found.checkpoint = await self._read(Checkpoint, chain, number, found)
             if found.checkpoint is not None:
@@ -72,8 +85,9 @@ class HeadStore:
             found.heads += [head for head in await asyncio.gather(*heads) if head is not None]
         return found
 
-    async def forget(self, checkpoint: Checkpoint, serials: Iterable[int], numbers: Iterable[int]) -> None:
+    async def forget(self, checkpoint: Checkpoint) -> None:
         """Remove the heads and checkpoints that a checkpoint stands for."""
+        serials, numbers = await self.places(checkpoint.chain)
         keys = [
             _place("heads", checkpoint.chain, serial) for serial in serials if serial <= checkpoint.serial
         ]
