@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from kubelore.cli.__main__ import app
 from kubelore.common.settings import CommonSettings
 from kubelore.gateway.settings import GatewaySettings
+from kubelore.resource_ops.settings import ResourceOpsSettings
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -52,14 +53,16 @@ def row_of(name: str, setting: FieldInfo) -> str:
         default = json.dumps(default)
     described = str(setting.description)
     if name not in CommonSettings.model_fields:
-        described = f"Gateway only. {described}"
+        owner = "Gateway" if name in GatewaySettings.model_fields else "resource-ops"
+        described = f"{owner} only. {described}"
     shown = f"`{default}`" if default not in (None, "") else ""
     return f"| `KUBELORE_{name.upper()}` | {shown} | {described} |"
 
 
 def test_every_setting_is_documented_as_it_is() -> None:
     lines = [line for line in OPERATIONS.read_text().splitlines() if line.startswith("| `KUBELORE_")]
-    assert lines == [row_of(name, setting) for name, setting in GatewaySettings.model_fields.items()]
+    settings = GatewaySettings.model_fields | ResourceOpsSettings.model_fields
+    assert lines == [row_of(name, setting) for name, setting in settings.items()]
 
 
 def refusal_codes() -> Iterator[str]:

@@ -48,6 +48,7 @@ from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ReadModel
 from kubelore.resource_ops.service import endpoints
+from kubelore.resource_ops.settings import ResourceOpsSettings
 from kubelore.stack.fixtures import speak_as
 
 POLICY = AddressPolicy(allow_private=True)
@@ -244,9 +245,10 @@ class House:
         await self.bus.publish_event(cluster_event_subject(event), event)
 
     @contextlib.asynccontextmanager
-    async def replica(self, name: str, pace: Pace | None = None) -> AsyncIterator[Replica]:
+    async def replica(self, name: str, pace: Pace | None = None, **budgets: int) -> AsyncIterator[Replica]:
         """A replica for as long as the block runs."""
-        settings = self.settings.model_copy(update={"replica": f"resource-ops-{name}"})
+        common = self.settings.model_dump() | {"replica": f"resource-ops-{name}"}
+        settings = ResourceOpsSettings(**(common | budgets))
         bus = await connect(settings, name="resource-ops")
         database = await open_database(settings)
         parts = assemble(settings, bus, database, pace)

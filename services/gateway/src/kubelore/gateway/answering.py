@@ -45,6 +45,7 @@ def freshness(state: ClusterState) -> dict[str, Any]:
         "as_of": as_of,
         "error": state.error,
         "count": state.count,
+        "note": state.note,
     }
 
 

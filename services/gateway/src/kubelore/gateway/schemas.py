@@ -153,6 +153,9 @@ class ClusterFreshness(BaseModel):
     as_of: datetime | None = Field(description="When the cluster was last heard of.")
     error: str | None
     count: int = Field(description="Rows of this cluster that match, on all pages.")
+    note: str | None = Field(
+        None, description="What is held as metadata only or listed on demand, over the observer's budgets."
+    )
 
 
 class Item(BaseModel):

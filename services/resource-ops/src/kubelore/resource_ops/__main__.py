@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from dataclasses import dataclass
 
 import msgspec
@@ -15,10 +16,10 @@ from kubelore.common.contracts.resources import SERVICE
 from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.errors import IntegrityError
 from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient
-from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, Database, open_database
 from kubelore.common.telemetry import outgoing
 from kubelore.resource_ops.answers import Answers
+from kubelore.resource_ops.budget import Budget
 from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.outbox import Outbox
@@ -26,10 +27,14 @@ from kubelore.resource_ops.reach import Reach
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.repository import OperationRepository
 from kubelore.resource_ops.service import endpoints
+from kubelore.resource_ops.settings import ResourceOpsSettings
 from kubelore.resource_ops.writer import Writer
 
+OTHER_FILES = 256
+"""Files and connections that are no watches: lists, probes, the bus."""
 
-def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore, pace: Pace | None = None) -> Fleet:
+
+def build_fleet(settings: ResourceOpsSettings, bus: Bus, blobs: BlobStore, pace: Pace | None = None) -> Fleet:
     """A fleet whose observers open credentials with the clusters keyring, and seal to the versions key."""
     keyring = load_keyring(settings)
     versions = Recipient.load(settings.keyring_dir / "versions.pub")
@@ -47,10 +52,11 @@ def build_fleet(settings: CommonSettings, bus: Bus, blobs: BlobStore, pace: Pace
             namespaces=credentials.namespaces,
         )
 
-    return Fleet(bus, buses.Leases(bus), make_observer, pace)
+    budget = Budget(settings.memory_budget_bytes, _connections(settings.watch_budget))
+    return Fleet(bus, buses.Leases(bus), make_observer, pace, budget)
 
 
-def build_reach(settings: CommonSettings, bus: Bus) -> Reach:
+def build_reach(settings: ResourceOpsSettings, bus: Bus) -> Reach:
     """Connections for writing, whose credentials are opened with the clusters keyring."""
     keyring = load_keyring(settings)
     policy = AddressPolicy.from_settings(settings)
@@ -61,7 +67,7 @@ def build_reach(settings: CommonSettings, bus: Bus) -> Reach:
     return Reach(bus, open_client)
 
 
-def load_keyring(settings: CommonSettings) -> Keyring:
+def load_keyring(settings: ResourceOpsSettings) -> Keyring:
     """The keyring that credentials are sealed with, and Secrets' values hashed."""
     return Keyring.load(settings.keyring_dir / "clusters.json")
 
@@ -90,7 +96,7 @@ class Parts:
         return [asyncio.create_task(part.run()) for part in (self.fleet, self.reach, self.outbox)]
 
 
-def assemble(settings: CommonSettings, bus: Bus, database: Database, pace: Pace | None = None) -> Parts:
+def assemble(settings: ResourceOpsSettings, bus: Bus, database: Database, pace: Pace | None = None) -> Parts:
     """The parts of a replica over its bus, its database and its blob store."""
     fleet = build_fleet(settings, bus, BlobStore.open(settings.blob_url), pace)
     reach = build_reach(settings, bus)
@@ -100,7 +106,19 @@ def assemble(settings: CommonSettings, bus: Bus, database: Database, pace: Pace 
     return Parts(fleet, reach, outbox, writer)
 
 
-async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
+def _connections(watches: int) -> int:
+    """As many watches as the process may have connections for; it may have as many as its hard limit says.
+
+    Each watch is a connection of its own.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return watches
+    return min(watches or hard, max(1, hard - OTHER_FILES))
+
+
+async def main(settings: ResourceOpsSettings, stopping: asyncio.Event) -> None:
     """Observe, answer and write until `stopping` is set."""
     # Not waited for: reading needs no database.
     database = await open_database(settings, ping=False)
@@ -119,4 +137,4 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    process.run(SERVICE, CommonSettings(), main)
+    process.run(SERVICE, ResourceOpsSettings(), main)

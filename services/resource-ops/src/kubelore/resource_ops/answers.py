@@ -35,13 +35,14 @@ from kubelore.common.contracts.resources import (
     ResolvedTypes,
     ResolveTypes,
     Types,
+    View,
 )
 from kubelore.common.errors import BadRequest, DeadlineExceeded, NotFound, Unavailable
 from kubelore.common.kube import ResourceType
 from kubelore.resource_ops import comparing
 from kubelore.resource_ops import query as queries
 from kubelore.resource_ops.fleet import Fleet
-from kubelore.resource_ops.rows import older, version
+from kubelore.resource_ops.rows import Row, older, version
 from kubelore.resource_ops.summary import count, describe_types
 from kubelore.resource_ops.type_names import resolve
 from kubelore.resource_ops.visibility import Visible, may_list, visible_to
@@ -65,6 +66,7 @@ class Answers:
         """One page; clusters that this replica no longer holds are named as such."""
         caller = current_caller()
         request.clusters = [name for name in request.clusters if caller.sees(name)]
+        await self._bring(request)
         page = queries.query(self._fleet.model, request, self._state, visible=self._visible())
         page.clusters += self._moved(request.clusters, page.clusters)
         return page
@@ -73,6 +75,7 @@ class Answers:
         """How many objects match, by cluster, type, namespace and phase."""
         caller = current_caller()
         request.clusters = [name for name in request.clusters if caller.sees(name)]
+        await self._fill(request)
         selection, states = queries.select(self._fleet.model, request, self._state, self._visible())
         counted = count(self._fleet.model, selection.rows, states)
         counted.clusters += self._moved(request.clusters, states)
@@ -103,6 +106,8 @@ class Answers:
             id if caller.unrestricted or _may_read(caller, ResourceId.parse(id)) else None
             for id in request.ids  # noqa: A001
         ]
+        if request.view != "metadata" and self._reduced():
+            await self._complete(queries.held_rows(models, ids))
         if request.packed and request.view != "table":
             return Objects([], queries.fetch_packed(models, ids, request.view))
         return Objects(queries.fetch(models, ids, request.view))
@@ -129,7 +134,9 @@ class Answers:
         found = str(identity)
         if request.at_least:
             await self._await_version(found, request.at_least)
-        raw = queries.get(self._fleet.model, found, request.view)
+        raw = await self._not_held(identity, request.view) or queries.get(
+            self._fleet.model, found, request.view
+        )
         state = self._state(wanted.cluster, {name})
         if not raw:
             detail = f"there is no {found}"
@@ -161,7 +168,62 @@ class Answers:
         caller = current_caller()
         observers = [one for one in self._fleet.observers(request.clusters) if caller.sees(one.cluster)]
         reports = [one.report(request.types and _reads_all(caller, one.cluster)) for one in observers]
-        return ObserverReports([_without_figures(caller, report) for report in reports])
+        shown = [_without_figures(caller, report) for report in reports]
+        if not caller.unrestricted:
+            return ObserverReports(shown)
+        fleet = self._fleet
+        return ObserverReports(
+            shown,
+            memory_bytes=fleet.memory_bytes(),
+            memory_budget_bytes=fleet.budget.memory_bytes,
+            watches=sum(observer.watches for observer in fleet.observers()),
+            watch_budget=fleet.budget.watches,
+        )
+
+    def _reduced(self, clusters: Iterable[str] = ()) -> bool:
+        """Whether some type is not held whole, so that something may have to be fetched."""
+        return any(observer.reduced for observer in self._fleet.observers(clusters))
+
+    async def _not_held(self, wanted: ResourceId, view: View) -> bytes | None:
+        """One object that the model does not hold whole; None when the model may answer."""
+        observer = self._fleet.observer(wanted.cluster)
+        if observer is None or not observer.reduced or view == "metadata":
+            return None
+        if view == "object":
+            raw = await observer.look_up(wanted.type, wanted.namespace, wanted.name)
+            if raw is not None:
+                return raw
+        await observer.fill([wanted.type])
+        await observer.complete(queries.held_rows(self._fleet.model, [str(wanted)]))
+        return None
+
+    async def _fill(self, request: Query) -> None:
+        """Have the types listed that are asked for by name and not watched."""
+        observers = [one for one in self._fleet.observers(request.clusters) if one.reduced]
+        if observers and request.clusters and request.types:
+            names = resolve(
+                request.types, [one.model.types for one in self._fleet.observers(request.clusters)]
+            )
+            await asyncio.gather(*(observer.fill(names) for observer in observers))
+
+    async def _bring(self, request: Query) -> None:
+        """Have at hand what a page shows and the model does not hold."""
+        if not request.clusters or not self._reduced(request.clusters):
+            return
+        await self._fill(request)
+        if request.objects and request.view != "metadata":
+            rows = queries.page_rows(self._fleet.model, request, self._state, self._visible())
+            await self._complete(rows)
+
+    async def _complete(self, rows: Iterable[Row]) -> None:
+        """Fetch the objects of rows of which only the metadata is held."""
+        by_cluster: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.number in row.home.partial:
+                by_cluster.setdefault(row.home.cluster, []).append(row)
+        if by_cluster:
+            observers = self._fleet.observers(by_cluster)
+            await asyncio.gather(*(one.complete(by_cluster[one.cluster]) for one in observers))
 
     def _moved(self, asked: Iterable[str], answered: Iterable[ClusterState]) -> list[ClusterState]:
         """The clusters asked for that this replica no longer holds."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from kubelore.common.bus import Bus, Lease, Leases
 from kubelore.common.contracts import clusters, resources
@@ -28,7 +29,8 @@ from kubelore.common.contracts.clusters import (
 from kubelore.common.contracts.flows import CLUSTER_EVENTS
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, Unavailable
 from kubelore.common.telemetry import get_logger
-from kubelore.resource_ops.observer import ClusterObserver
+from kubelore.resource_ops.budget import Budget, Hold, Key, beyond_watches, plan
+from kubelore.resource_ops.observer import OVER_MEMORY, OVER_WATCHES, ClusterObserver
 from kubelore.resource_ops.read_model import ClusterModel, ReadModel
 from kubelore.resource_ops.replicas import Replicas, fair_share
 from kubelore.resource_ops.setbacks import Setbacks
@@ -43,6 +45,7 @@ GRACE_S = 2.0
 SETTLE_S = 30.0
 """After this long the replica that took a cluster answers for it even though it is not live."""
 REPORT_S = 10.0
+BUDGET_S = 1.0
 REFRESH_S = 60.0
 
 
@@ -90,11 +93,13 @@ class Fleet:
         leases: Leases,
         make_observer: Callable[[clusters.Credentials, Lease, ClusterModel], ClusterObserver],
         pace: Pace | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._bus = bus
         self._leases = leases
         self._make_observer = make_observer
         self._pace = pace or Pace()
+        self.budget = budget or Budget()
         self._model = ReadModel()
         self._held: dict[str, Held] = {}
         self._given: dict[str, Held] = {}
@@ -132,6 +137,7 @@ class Fleet:
                 group.create_task(self._reconcile_forever())
                 group.create_task(self._wake_on_events())
                 group.create_task(self._report_forever())
+                group.create_task(self._keep_budget())
         finally:
             await self._forget_given(*self._given)
             await self._give_up(*self._held)
@@ -270,6 +276,7 @@ class Fleet:
             if not isinstance(error, Unavailable | DeadlineExceeded):
                 self._setbacks.note(cluster.id, cluster.generation)
             return
+        observer.beyond = partial(self._beyond, observer)
         task = asyncio.create_task(self._observe(observer, lease))
         self._held[cluster.id] = Held(lease, observer, task, credentials.generation)
         log.info("observing", cluster=cluster.id, epoch=lease.epoch)
@@ -305,6 +312,53 @@ class Fleet:
                 await held.lease.release()
             del self._held[name]
             log.info("no longer observing", cluster=name)
+
+    def _over_watches(self, *more: ClusterObserver) -> set[Key]:
+        observers = {one.cluster: one for one in (*self.observers(), *more)}
+        wanted = {
+            (one.cluster, name): count for one in observers.values() for name, count in one.wanted.items()
+        }
+        return beyond_watches(wanted, self.budget)
+
+    def _beyond(self, observer: ClusterObserver) -> list[str]:
+        """The types of a cluster that are over the watch budget, known before any watch of them is opened."""
+        return [name for cluster, name in self._over_watches(observer) if cluster == observer.cluster]
+
+    async def _keep_budget(self) -> None:
+        while True:
+            await asyncio.sleep(BUDGET_S)
+            observers = {one.cluster: one for one in self.observers()}
+            for observer in observers.values():
+                observer.tidy()
+            beyond = self._over_watches()
+            for (cluster, name), hold, why in [*self._watched_otherwise(beyond), *self._held_otherwise()]:
+                await observers[cluster].hold(name, hold, why)
+
+    def _watched_otherwise(self, beyond: set[Key]) -> list[tuple[Key, Hold, str]]:
+        """Types that are to be watched no longer, or again."""
+        changes: list[tuple[Key, Hold, str]] = []
+        for observer in self.observers():
+            already = {(observer.cluster, name) for name in observer.held_for(OVER_WATCHES)}
+            mine = {key for key in beyond if key[0] == observer.cluster}
+            changes.extend((key, "on-demand", OVER_WATCHES) for key in mine - already)
+            changes.extend((key, "whole", "") for key in already - mine)
+        return changes
+
+    def _held_otherwise(self) -> list[tuple[Key, Hold, str]]:
+        """Types that are to be held as less or as more, by the memory budget."""
+        observers = self.observers()
+        reduced = any(observer.held_for(OVER_MEMORY) for observer in observers)
+        if not reduced and not 0 < self.budget.memory_bytes < self.memory_bytes():
+            return []
+        holdings = [holding for observer in observers for holding in observer.holdings()]
+        return [
+            (key, hold, OVER_MEMORY if hold != "whole" else "")
+            for key, hold in plan(holdings, self.budget).items()
+        ]
+
+    def memory_bytes(self) -> int:
+        """An estimate of what the read model takes."""
+        return sum(observer.memory_bytes() for observer in self.observers())
 
     async def _report_forever(self) -> None:
         settled: set[str] = set()

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from kubelore.common.bus import Bus, ChangePublisher, Checkpoint, Lease, LeaseLost
 from kubelore.common.contracts.changes import Applied
-from kubelore.common.contracts.resources import ClusterState, ObserverReport, ObserverStatus
+from kubelore.common.contracts.resources import ClusterState, ObserverReport, ObserverStatus, TypeState
 from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.errors import KubeloreError, Unavailable, UpstreamError
 from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, ResourceType
 from kubelore.common.kube.well_known import NAMESPACES
 from kubelore.common.telemetry import get_logger, outgoing
 from kubelore.resource_ops import incarnation
+from kubelore.resource_ops.budget import ROW_BYTES, Hold, Holding
 from kubelore.resource_ops.change_log import ChangeLog
 from kubelore.resource_ops.contact import Contact
 from kubelore.resource_ops.incarnation import ClusterReplaced
 from kubelore.resource_ops.namespace_watch import LeftOut, NamespacesByName, Watched, together
+from kubelore.resource_ops.on_demand import Completion, OnDemand
 from kubelore.resource_ops.positions import namespace_of, position_key, type_of
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.records import RecordMaker
+from kubelore.resource_ops.rows import Row
 from kubelore.resource_ops.type_watch import Surroundings, TypeWatch, published
 
 log = get_logger(__name__)
@@ -33,6 +38,10 @@ AGAIN_S = 5.0
 DEBOUNCE_S = 0.5
 DEBOUNCE_LIMIT_S = 8.0
 STOP_S = 5.0
+NAMED = 5
+LOOK_UP_S = 2.0
+OVER_WATCHES = "over the watch budget"
+OVER_MEMORY = "over the memory budget"
 _FIRST = ("customresourcedefinitions.apiextensions.k8s.io", "namespaces", "nodes", "pods", "deployments.apps")
 """Types listed before others, since people look at them first."""
 
@@ -72,6 +81,16 @@ class ClusterObserver:
         self._contact = Contact(self._client.ready, self._greet)
         self._checkpoint: Checkpoint | None = None
         self._namespaces = tuple(namespaces)
+        self._holds: dict[str, tuple[Hold, str]] = {}
+        """Types that are not held whole, and why."""
+        self._sizes: dict[str, Holding] = {}
+        """What a type took when it was last held as more than it is now."""
+        self._served: dict[str, ResourceType] = {}
+        self._around: Surroundings | None = None
+        self._completion: Completion | None = None
+        self._refilling: dict[str, asyncio.Task[None]] = {}
+        self.beyond: Callable[[], Collection[str]] = tuple
+        """Which of the types in `wanted` are over the watch budget; the fleet knows."""
         self._watches: dict[str, list[Watched]] = {}
         """By type: one, or one per namespace."""
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
@@ -95,8 +114,11 @@ class ClusterObserver:
                 await self._contact.reachable.wait()
                 changes = self._changes = ChangeLog(publisher, checkpoint)
                 group.create_task(changes.keep_saving())
-                group.create_task(self._keep_discovering(group, self._surroundings(changes, checkpoint)))
+                around = self._around = self._surroundings(changes, checkpoint)
+                self._completion = Completion(around)
+                group.create_task(self._keep_discovering(group, around))
         finally:
+            self._stop_demands()
             await publisher.close()
             if self._changes is not None:
                 with suppress(KubeloreError):
@@ -188,10 +210,13 @@ class ClusterObserver:
         await self._leave_removed(served, discovery.broken, around)
         refill = await self._leave_switched(served, discovery.broken)
         new = [name for name in sorted(served, key=_by_importance) if name not in self._watches]
+        self._served = served
+        for name in self.beyond():
+            self._holds.setdefault(name, ("on-demand", OVER_WATCHES))
         keys = [
             position_key(name, namespace)
             for name in new
-            if published(name)
+            if published(name) and self._hold(name) != "on-demand"
             for namespace in self._parts(served[name])
         ]
         interrupted = await around.changes.begin(keys)
@@ -217,6 +242,15 @@ class ClusterObserver:
     ) -> None:
         """Start to observe a type, or say that it is left out."""
         name = resource_type.name
+        if self._hold(name) == "on-demand" and self._parts(resource_type):
+            why = self._holds[name][1]
+            if why == OVER_MEMORY:
+                self.model.hold_metadata_only(resource_type)
+            self._tasks[name] = []
+            self._watches[name] = [OnDemand(resource_type, around, self._parts(resource_type), why)]
+            return
+        if self._hold(name) == "metadata":
+            self.model.hold_metadata_only(resource_type)
         watches: list[TypeWatch | NamespacesByName] = [
             TypeWatch(
                 resource_type,
@@ -266,7 +300,9 @@ class ClusterObserver:
 
     async def _stop_watching(self, name: str) -> None:
         tasks = self._tasks.pop(name)
-        del self._watches[name]
+        for watch in self._watches.pop(name):
+            if isinstance(watch, OnDemand):
+                watch.stop()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -291,17 +327,155 @@ class ClusterObserver:
             raise Unavailable(f"{self.cluster} has not been reached yet")
         await self._changes.tell(records)
 
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many watches each type takes, watched or not."""
+        return {name: parts for name, one in self._served.items() if (parts := len(self._parts(one)))}
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open, or about to be."""
+        return sum(map(len, self._tasks.values()))
+
+    @property
+    def reduced(self) -> bool:
+        """Whether some type is not held whole."""
+        return bool(self._holds)
+
+    def held_for(self, why: str) -> list[str]:
+        """The types that are not held whole for one reason."""
+        return [name for name, (_, reason) in self._holds.items() if reason == why]
+
+    def memory_bytes(self) -> int:
+        """An estimate of what the read model of this cluster takes."""
+        return self.model.held_bytes() + ROW_BYTES * self.model.total()
+
+    def holdings(self) -> list[Holding]:
+        """How each type is held and what it takes; types over the watch budget are left out."""
+        return [
+            self._holding(name)
+            for name in self._watches
+            if self._parts(self._served[name]) and self._holds.get(name, ("", ""))[1] != OVER_WATCHES
+        ]
+
+    def _holding(self, name: str) -> Holding:
+        hold, before = self._hold(name), self._sizes.get(name)
+        count, size = self.model.count(name), self.model.held_bytes(name)
+        if hold == "whole" or before is None:
+            metadata = self.model.metadata_bytes(name)
+            return Holding(self.cluster, name, hold, count, size, metadata)
+        if hold == "metadata":
+            each = before.whole_bytes / max(before.count, 1)
+            return Holding(self.cluster, name, hold, count, max(size, round(each * count)), size)
+        return msgspec.structs.replace(before, hold=hold)
+
+    def _hold(self, name: str) -> Hold:
+        return self._holds.get(name, ("whole", ""))[0]
+
+    async def hold(self, name: str, hold: Hold, why: str = "") -> None:
+        """Hold a type otherwise from now on; a type that is to be more than it is is listed anew."""
+        before, resource_type = self._hold(name), self._served.get(name)
+        if resource_type is None or before == hold or name not in self._watches:
+            return
+        log.info("type held otherwise", cluster=self.cluster, type=name, hold=hold, why=why)
+        if _AMOUNT.index(hold) < _AMOUNT.index(before):
+            self._sizes[name] = self._holding(name)
+        self._holds[name] = (hold, why)
+        if hold == "whole":
+            del self._holds[name]
+        if (task := self._refilling.pop(name, None)) is not None:
+            task.cancel()
+        if "on-demand" in (hold, before):
+            await self._stop_watching(name)
+            self.model.empty(name)
+            self._definitions_changed.set()
+        if hold == "whole":
+            self.model.hold_whole(resource_type)
+            if before == "metadata" and self._around is not None:
+                self._refilling[name] = asyncio.create_task(self._refill(resource_type, self._around))
+        elif hold == "metadata":
+            self.model.hold_metadata_only(resource_type)
+
+    async def _refill(self, resource_type: ResourceType, around: Surroundings) -> None:
+        """Make rows whole again that are held as metadata only; what changes meanwhile arrives whole anyway."""
+        try:
+            async with around.first_lists:
+                for namespace in self._parts(resource_type):
+                    async for page in around.client.pages(resource_type, namespace=namespace):
+                        for raw in page.items:
+                            self.model.complete(resource_type, around.records.admit(resource_type, raw).raw)
+                            await asyncio.sleep(0)
+        except KubeloreError as error:
+            # The rows that are left are fetched when they are asked for.
+            log.info("type not made whole", type=resource_type.name, detail=error.detail)
+
+    async def fill(self, types: Iterable[str]) -> None:
+        """Have those of these types listed that are not watched; waits 0.4 s at most."""
+        wanted = [one for name in types for one in self._watches.get(name, ()) if isinstance(one, OnDemand)]
+        await asyncio.gather(*(one.fill() for one in wanted))
+
+    async def look_up(self, name: str, namespace: str, object_name: str) -> bytes | None:
+        """An object of a type that is not watched, from the API server; None when the type is watched.
+
+        Raises NotFound, and what else keeps it from being read.
+        """
+        around, resource_type = self._around, self._served.get(name)
+        if around is None or resource_type is None or self._hold(name) != "on-demand":
+            return None
+        raw = await around.client.get(resource_type, namespace or None, object_name, timeout_s=LOOK_UP_S)
+        return around.records.admit(resource_type, raw).raw
+
+    async def complete(self, rows: Iterable[Row]) -> None:
+        """Fetch the objects of rows of which only the metadata is held; waits 0.4 s at most."""
+        if self._completion is not None:
+            await self._completion.complete(rows)
+
+    def tidy(self) -> None:
+        """Let go of what was fetched on demand a while ago."""
+        if self._completion is not None:
+            self._completion.take_back()
+        for parts in self._watches.values():
+            for watch in parts:
+                if isinstance(watch, OnDemand):
+                    watch.forget()
+
+    def _stop_demands(self) -> None:
+        for task in self._refilling.values():
+            task.cancel()
+        for parts in self._watches.values():
+            for watch in parts:
+                if isinstance(watch, OnDemand):
+                    watch.stop()
+
+    def _note(self, types: set[str]) -> str | None:
+        """Which of these types (all when empty) are not held whole, and why."""
+        found = [
+            f"{name}: {'metadata only' if hold == 'metadata' else 'listed on demand'} ({why})"
+            for name, (hold, why) in sorted(self._holds.items())
+            if not types or name in types
+        ]
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        return "; ".join(found[:NAMED]) + more if found else None
+
     def state(self, types: Iterable[str] = (), count: int = 0) -> ClusterState:
         """How far the rows of these types (all when empty) can be trusted right now."""
-        status, problem = self._status(set(types))
+        types = set(types)
+        status, problem = self._status(types)
         return ClusterState(
-            name=self.cluster, status=status, as_of=self._contact.last_ok, error=problem, count=count
+            name=self.cluster,
+            status=status,
+            as_of=self._contact.last_ok,
+            error=problem,
+            count=count,
+            note=self._note(set(types)) if self._holds else None,
         )
 
     def _status(self, types: set[str]) -> tuple[ObserverStatus, str | None]:
         held = self._watches
         chosen = (held[name] for name in types if name in held) if types else held.values()
         watches = [watch for parts in chosen for watch in _read(parts)]
+        if not types:
+            watches = [watch for watch in watches if not isinstance(watch, OnDemand)]
         if not self._contact.reachable.is_set():
             listed = self._discovered and (not watches or any(watch.listed for watch in watches))
             return ("stale" if listed else "error"), self._contact.error or "not reached yet"
@@ -327,10 +501,19 @@ class ClusterObserver:
             objects=self.model.total(),
             published=self._changes.published if self._changes else 0,
             incarnation=self._checkpoint.incarnation if self._checkpoint else 0,
-            types=[together(parts) for _, parts in sorted(self._watches.items())] if with_types else [],
+            types=[self._type_state(name) for name in sorted(self._watches)] if with_types else [],
+            held_bytes=self.model.held_bytes(),
+            watches=self.watches,
         )
 
+    def _type_state(self, name: str) -> TypeState:
+        state, (hold, why) = together(self._watches[name]), self._holds.get(name, ("whole", ""))
+        if hold == "metadata" and state.status == "live":
+            return msgspec.structs.replace(state, status="metadata", detail=why)
+        return state
 
+
+_AMOUNT: tuple[Hold, ...] = ("on-demand", "metadata", "whole")
 _RANKS: tuple[ObserverStatus, ...] = ("error", "stale", "syncing")
 _HARMLESS = len(_RANKS)
 

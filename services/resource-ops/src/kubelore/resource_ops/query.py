@@ -90,6 +90,18 @@ def query(
     )
 
 
+def page_rows(models: ReadModel, asked: Query, state_of: StateOf, visible: Visible = whole) -> list[Row]:
+    """The rows of the page that was asked for. Raises as `query`."""
+    sort = Sort(asked.sort)
+    selection, _ = select(models, asked, state_of, visible)
+    return _take(models.index, selection, sort, sort.check(asked.after), min(asked.limit, MAX_LIMIT))
+
+
+def held_rows(models: ReadModel, ids: Iterable[str | None]) -> list[Row]:
+    """The rows of these ids that are held."""
+    return [row for row in _held(models, ids) if row is not None]
+
+
 def select(
     models: ReadModel, asked: Query, state_of: StateOf, visible: Visible = whole
 ) -> tuple[Selection, list[ClusterState]]:

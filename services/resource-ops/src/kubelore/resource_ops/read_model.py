@@ -7,6 +7,7 @@ cache of the API servers: throw it away and the observers fill it again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal, Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ from pyroaring import BitMap
 
 from kubelore.common.contracts.changes import Was
 from kubelore.common.contracts.identity import ResourceId
-from kubelore.common.frames import Dictionary
+from kubelore.common.frames import Dictionary, metadata_only
 from kubelore.common.kube.facts import Facts, field_paths, read
 from kubelore.common.kube.resource_type import ResourceType
 from kubelore.resource_ops.codec import Codec, split
@@ -256,11 +257,42 @@ class ClusterModel:
 
         What is indexed of held objects (images, phase, fields) stays until they change.
         """
-        table = self._table(resource_type)
-        table.metadata_only = True
-        for row in table:
-            if row.number not in table.partial:
-                table.repack(row, table.codec.pack_metadata(table.codec.metadata(row.packed)))
+        self._table(resource_type).metadata_only = True
+        for row in self.tables[resource_type.name]:
+            self.shrink(row)
+
+    def shrink(self, row: Row) -> None:
+        """Keep only the metadata of a row whose type is held so."""
+        table = row.home
+        if table.metadata_only and row.number not in table.partial and self._is_held(row):
+            table.repack(row, table.codec.pack_metadata(table.codec.metadata(row.packed)))
+
+    def complete(self, resource_type: ResourceType, raw: bytes) -> bool:
+        """Hold an object whole of which only the metadata is held, at this very version; False for any other.
+
+        Until it changes or is shrunk. Raises Invalid for bytes that are no object.
+        """
+        table = self.tables.get(resource_type.name)
+        facts = read(resource_type.name, raw)
+        row = table.get(facts.meta.namespace, facts.meta.name) if table else None
+        if table is None or row is None or row.number not in table.partial:
+            return False
+        if (row.uid, row.rv) != (facts.meta.uid, version(facts.meta.resource_version)):
+            return False
+        table.repack(row, table.codec.pack(split(raw, facts.metadata, facts.managed)))
+        table.partial.discard(row.number)
+        return True
+
+    def empty(self, name: str) -> None:
+        """Let go of the objects of a type that is still served."""
+        table = self.tables.get(name)
+        for row in list(table or ()):
+            self._remove(row)
+        if table is not None:
+            table.floors.clear()
+
+    def _is_held(self, row: Row) -> bool:
+        return self.tables.get(row.home.type) is row.home and row.home.get(row.namespace, row.name) is row
 
     def hold_whole(self, resource_type: ResourceType) -> None:
         """Keep whole objects again; those held turn whole as they arrive anew: list the type after this."""
@@ -280,6 +312,17 @@ class ClusterModel:
     def held_bytes(self, name: str | None = None) -> int:
         """Compressed bytes of one type or of all: what a memory budget counts (indexes come on top)."""
         return sum(table.bytes for table in self.tables.values() if name in (None, table.type))
+
+    def metadata_bytes(self, name: str) -> int:
+        """An estimate, from the first few, of what a type would take as metadata only."""
+        table = self.tables.get(name)
+        few = list(islice(table, 20)) if table is not None else []
+        if table is None or not few:
+            return 0
+        share = sum(len(metadata_only(row.packed)) for row in few) / max(
+            1, sum(len(row.packed) for row in few)
+        )
+        return round(table.bytes * share)
 
     def __iter__(self) -> Iterator[Row]:
         for table in self.tables.values():

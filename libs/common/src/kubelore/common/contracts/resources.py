@@ -60,7 +60,8 @@ class Row(msgspec.Struct, array_like=True):
 class ClusterState(msgspec.Struct, kw_only=True):
     """How far one cluster's rows can be trusted. `as_of` is seconds since the epoch, None before the first sync.
 
-    `count` is how many rows of the cluster match the query.
+    `count` is how many rows of the cluster match the query. `note` says what is
+    not held whole, though nothing is wrong.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ClusterState(msgspec.Struct, kw_only=True):
     as_of: float | None = None
     error: str | None = None
     count: int = 0
+    note: str | None = None
 
 
 class Column(msgspec.Struct, kw_only=True):
@@ -275,7 +277,7 @@ class TypeState(msgspec.Struct, kw_only=True):
 
     type: str
     status: str
-    """live, syncing, stale, skipped (may not be listed), metadata (over the budget) or error."""
+    """live, syncing, stale, skipped (may not be listed), metadata or on-demand (over the budget), or error."""
     count: int
     rv: str = ""
     detail: str = ""
@@ -293,6 +295,9 @@ class ObserverReport(msgspec.Struct, kw_only=True):
     published: int
     incarnation: int
     types: list[TypeState] = []
+    held_bytes: int = 0
+    """Packed bytes of its objects, without rows and indexes."""
+    watches: int = 0
 
 
 class ObserverRef(msgspec.Struct):
@@ -303,9 +308,16 @@ class ObserverRef(msgspec.Struct):
 
 
 class ObserverReports(msgspec.Struct):
-    """Observers by cluster."""
+    """Observers by cluster, and what the replica uses of its budgets (0: no limit).
+
+    `memory_bytes` is the estimate of what the read model takes.
+    """
 
     items: list[ObserverReport]
+    memory_bytes: int = 0
+    memory_budget_bytes: int = 0
+    watches: int = 0
+    watch_budget: int = 0
 
 
 class AreYouThere(msgspec.Struct):
