@@ -27,6 +27,7 @@ from kubelore.common.frames import Dictionary, Unpacker
 from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import main
+from kubelore.resource_ops.settings import ResourceOpsSettings
 
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
 
@@ -174,7 +175,7 @@ async def test_the_process_answers_until_it_is_stopped_and_gives_its_clusters_ba
     house.add(0)
     stopping = asyncio.Event()
     settings = house.settings.model_copy(update={"replica": "resource-ops-main"})
-    running = asyncio.create_task(main(settings, stopping))
+    running = asyncio.create_task(main(ResourceOpsSettings(**settings.model_dump()), stopping))
 
     async def observed() -> bool:
         with suppress(KubeloreError):
