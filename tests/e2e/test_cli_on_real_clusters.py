@@ -208,3 +208,114 @@ async def test_a_connection_test_is_a_table_of_steps(cli) -> None:
 async def test_it_is_a_kubectl_plugin_too(cli) -> None:
     said = await cli("clusters", "list", "-o", "name", program="kubectl-kubelore")
     assert {"left", "right"} <= set(said.out.split())
+
+
+async def test_the_same_objects_are_compared_and_the_exit_code_tells(cli, lab_pair) -> None:
+    for plane, colour in ((lab_pair.first, "red"), (lab_pair.second, "blue")):
+        kubectl = plane.kubectl()
+        await kubectl("create", "configmap", "both", "-n", NAMESPACE, "--from-literal=size=1")
+        await kubectl("create", "configmap", "paint", "-n", NAMESPACE, f"--from-literal=colour={colour}")
+    arguments = ("compare", "cm", "-n", NAMESPACE, "-c", "left,right")
+
+    async def arrived() -> bool:
+        return (await cli(*arguments, "-o", "name", "--only", "different")).out.endswith(":paint\n")
+
+    await wait_for(arrived, "both clusters to have them")
+    whole = await cli(*arguments)
+    assert whole.code == 1
+    rows = {line.split()[1]: line.split()[2:] for line in whole.out.splitlines()[1:]}
+    assert rows["both"] == ["same", "yes", "yes"]
+    assert rows["paint"] == ["different", "yes", "yes", "data.colour"]
+    one = await cli("compare", "cm/paint", "-n", NAMESPACE, "-c", "left,right")
+    assert [line.split()[-2:] for line in one.out.splitlines()[-2:]] == [["left", "red"], ["right", "blue"]]
+    assert (await cli("compare", "cm", "both", "-n", NAMESPACE, "-c", "left,right")).code == 0
+    assert (await cli("compare", "cm/paint", "-n", NAMESPACE, "--ignore", "data.colour")).code == 0
+
+
+async def test_describe_tells_owners_pods_and_events_as_kubectl_does(cli, lab_pair) -> None:
+    kubectl = lab_pair.first.kubectl()
+    await kubectl("create", "deployment", "told", "--image=example.com/none:1", "-n", NAMESPACE)
+
+    async def told() -> bool:
+        said = await cli("describe", "deploy/told", "-n", NAMESPACE, "-c", "left")
+        return "ScalingReplicaSet" in said.out and "told-" in said.out.partition("Pods:")[2]
+
+    await wait_for(told, "the deployment's pods and events", 30)
+    said = await cli("describe", "deploy", "told", "-n", NAMESPACE, "-c", "left")
+    assert said.code == 0, said.err
+    theirs = await kubectl("describe", "deployment", "told", "-n", NAMESPACE)
+    for line in ("app=told", "Image: example.com/none:1", "Progressing", "ScalingReplicaSet"):
+        assert line in " ".join(said.out.split())
+        assert line in " ".join(theirs.split())
+    pod = (
+        await cli("get", "pods", "-n", NAMESPACE, "-c", "left", "-l", "app=told", "-o", "name")
+    ).out.split()[0]
+    assert "of Deployment/told" in (await cli("describe", pod)).out
+    assert (await cli("describe", "deploy/nothing", "-n", NAMESPACE, "-c", "left")).code == 1
+
+
+async def test_templates_and_columns_of_ones_own_print_what_kubectl_prints(cli, lab_pair) -> None:
+    kubectl = lab_pair.first.kubectl()
+    for output in (
+        "jsonpath={range .items[*]}{.metadata.name}{'\\t'}{.spec.ports[0].port}{'\\n'}{end}",
+        "custom-columns=NAME:.metadata.name,PORTS:.spec.ports[*].port,NONE:.spec.nothing",
+    ):
+        ours = await cli("get", "svc", "-n", "default", "-c", "left", "-o", output)
+        theirs = await kubectl("get", "svc", "-n", "default", "-o", output)
+        assert [line.split() for line in ours.out.splitlines()] == [
+            line.split() for line in theirs.splitlines()
+        ]
+    assert (await cli("get", "svc", "-o", "jsonpath={.a")).code == 2
+
+
+async def test_labels_are_shown_and_wide_tables_have_more_columns(cli) -> None:
+    labels = await cli("get", "svc", "kubernetes", "-n", "default", "-c", "left", "--show-labels")
+    assert labels.out.splitlines()[1].split()[-1] == "component=apiserver,provider=kubernetes"
+    wide = await cli("get", "svc", "-n", "default", "-c", "left", "-o", "wide")
+    assert wide.out.splitlines()[0].split()[-1] == "SELECTOR"
+
+
+async def test_get_goes_on_with_the_changes(cli, lab_pair) -> None:
+    watching = await cli.start("get", "cm", "-n", NAMESPACE, "-c", "right", "-w", "-o", "name")
+    try:
+        assert watching.stdout is not None
+        await lab_pair.second.kubectl()("create", "configmap", "later", "-n", NAMESPACE)
+        async with asyncio.timeout(20):
+            while (
+                line := (await watching.stdout.readline()).decode()
+            ) != f"right:configmaps:{NAMESPACE}:later\n":
+                assert line
+    finally:
+        watching.terminate()
+        await watching.wait()
+
+
+async def test_counts_and_types_of_both_clusters_are_told(cli) -> None:
+    counted = json.loads((await cli("summary", "ns", "-c", "tag:typed", "-o", "json")).out)
+    assert counted["total"] == sum(state["count"] for state in counted["clusters"]) > 8
+    types = (await cli("api-resources", "-c", "tag:typed", "--api-group", "apps", "-o", "name")).out.split()
+    assert "deployments.apps" in types
+    assert "pods" not in types
+
+
+async def test_a_shell_is_offered_clusters_types_namespaces_and_names(cli) -> None:
+    async def offered(*words: str) -> list[str]:
+        said = await cli(*words, program="kubectl_complete-kubelore")
+        *found, directive = said.out.split("\n")[:-1]
+        assert directive == ":4"
+        return found
+
+    assert "left" in await offered("get", "-c", "le")
+    assert "deployments" in await offered("get", "deplo")
+    assert "kube-system" in await offered("get", "pods", "-n", "kube-s")
+    assert await offered("describe", "-n", "default", "-c", "left", "svc", "kub") == ["kubernetes"]
+    nowhere = Cli("http://127.0.0.1:1", "none")
+    said = await nowhere("get", "po", program="kubectl_complete-kubelore")
+    assert (said.out.strip(), said.err) == (":4", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_every_shell_gets_a_script(cli, shell: str) -> None:
+    said = await cli("completion", shell)
+    assert (said.code, said.err) == (0, "")
+    assert "_KUBELORE_COMPLETE" in said.out

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kubelore.common.contracts.resources import ClusterState, Page, Query
+from kubelore.common.kube.jsonpath import JsonPath
 from kubelore.common.kube.resource_type import PODS, ResourceType
 from kubelore.resource_ops.columns import DEFINITIONS
-from kubelore.resource_ops.jsonpath import JsonPath
 from kubelore.resource_ops.printers.formats import human_duration
 from kubelore.resource_ops.query import query
 from kubelore.resource_ops.read_model import ReadModel

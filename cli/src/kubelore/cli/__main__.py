@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kubelore.cli import audit, clusters, get, keyring, up, watch
+from kubelore.cli import audit, clusters, compare, completion, describe, get, keyring, overview, up, watch
 from kubelore.cli.connection import ApiError, Target, tell
 from kubelore.common.errors import KubeloreError
 
@@ -56,7 +56,13 @@ app.add_typer(audit.app, name="audit")
 # What is in the clusters.
 app.add_typer(clusters.app, name="clusters")
 app.command("get")(get.get)
+app.command("describe")(describe.describe)
 app.command("watch")(watch.watch)
+app.command("compare")(compare.compare)
+app.command("summary")(overview.summary)
+app.command("api-resources")(overview.api_resources)
+# For the shell.
+app.command("completion")(completion.completion)
 
 
 def main() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
+from kubelore.cli.completing import complete_words
 from kubelore.cli.connection import connect
-from kubelore.cli.listing import Answer, ask
+from kubelore.cli.follow import follow_up
+from kubelore.cli.freshness import warn_of_states
+from kubelore.cli.listing import Answer, add_labels, ask
 from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import (
     AllNamespaces,
@@ -16,14 +19,36 @@ from kubelore.cli.selection import (
     FieldSelector,
     Format,
     Namespace,
-    Output,
     Selector,
     namespaces,
 )
 from kubelore.cli.targets import parse_targets
-from kubelore.common.durations import human_duration
+from kubelore.cli.templates import CustomColumns, Template
 
 _VIEWS = {Format.TABLE: "table", Format.WIDE: "table", Format.NAME: "metadata"}
+_JSONPATH, _COLUMNS = "jsonpath=", "custom-columns="
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What `-o` said: a format, or a template or columns of one's own for the objects."""
+
+    format: Format
+    template: Template | None = None
+    columns: CustomColumns | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> _Wanted:
+        """Raises BadParameter for what is no output."""
+        if text.startswith(_JSONPATH):
+            return cls(Format.JSON, template=Template(text.removeprefix(_JSONPATH)))
+        if text.startswith(_COLUMNS):
+            return cls(Format.JSON, columns=CustomColumns(text.removeprefix(_COLUMNS)))
+        if text not in list(Format):
+            raise typer.BadParameter(
+                f"{text!r} is not table, wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=SPEC"
+            )
+        return cls(Format(text))
 
 
 def get(
@@ -33,6 +58,7 @@ def get(
         typer.Argument(
             metavar="TYPE[,TYPE] [NAME ...]",
             help="As kubectl: pods, deploy,svc, pod web-0, pod/web-0, or an id.",
+            autocompletion=complete_words,
         ),
     ],
     cluster: Cluster = None,
@@ -52,7 +78,20 @@ def get(
         bool, typer.Option("--show-managed-fields", help="Keep managedFields in JSON and YAML.")
     ] = False,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Print no line of column names.")] = False,
-    output: Output = Format.TABLE,
+    show_labels: Annotated[
+        bool, typer.Option("--show-labels", help="The labels as the last column of tables.")
+    ] = False,
+    watching: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on with the changes, until Ctrl-C.")
+    ] = False,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="table, wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,...",
+        ),
+    ] = "table",
 ) -> None:
     """List objects across clusters.
 
@@ -60,6 +99,7 @@ def get(
     it says there. Ends with 1 when a named object is nowhere, and when nothing
     was found and a cluster could not be asked.
     """
+    wanted = _Wanted.parse(output)
     query: dict[str, Any] = {
         "clusters": ",".join(cluster or []),
         "namespace": namespaces(namespace, all_namespaces),
@@ -67,29 +107,46 @@ def get(
         "fields": field_selector,
         "sort": sort_by or "cluster",
         "stale": "exclude" if fresh else "include",
-        "view": _VIEWS.get(output, "object"),
+        "view": _VIEWS.get(wanted.format, "object"),
         "search": search,
     }
     targets = parse_targets(words)
     with connect(context) as api:
         answers = [answer for target in targets for answer in ask(api, target, query, limit)]
-    found = sum(len(answer.items) for answer in answers)
-    single = len(targets) == 1 and len(targets[0].names) == 1 and found == 1
-    if output in (Format.JSON, Format.YAML):
-        print_document(_document(answers, managed_fields, single), output)
-    elif output == Format.NAME:
-        print_table((), [(item["id"],) for answer in answers for item in answer.items])
+        if show_labels and query["view"] == "table":
+            add_labels(api, answers)
+        single = len(targets) == 1 and len(targets[0].names) == 1
+        table = _Table(wanted.format == Format.WIDE, all_namespaces or "," in namespace, not no_headers)
+        _print(answers, wanted, table, managed_fields, single)
+        code = _explain(answers, " ".join(words), query["namespace"])
+        if watching:
+            follow_up(api, targets, query, answers, wanted.format, table.row)
+    raise typer.Exit(code)
+
+
+def _print(answers: list[Answer], wanted: _Wanted, table: _Table, managed_fields: bool, single: bool) -> None:
+    items = [item for answer in answers for item in answer.items]
+    if wanted.template is not None:
+        # As with kubectl, it ends without a line's end unless the template has one.
+        typer.echo(
+            wanted.template.render(_document(items, managed_fields, single and len(items) == 1)), nl=False
+        )
+    elif wanted.columns is not None:
+        objects = _document(items, managed_fields, single=False)["items"]
+        print_table(wanted.columns.header if table.headers else (), map(wanted.columns.cells, objects))
+    elif wanted.format in (Format.JSON, Format.YAML):
+        print_document(_document(items, managed_fields, single and len(items) == 1), wanted.format)
+    elif wanted.format == Format.NAME:
+        print_table((), [(item["id"],) for item in items])
     else:
-        _print_tables(answers, output == Format.WIDE, all_namespaces or "," in namespace, not no_headers)
-    raise typer.Exit(_explain(answers, " ".join(words), query["namespace"], found))
+        table.print(answers)
 
 
-def _explain(answers: list[Answer], asked: str, namespace: str, found: int) -> int:
+def _explain(answers: list[Answer], asked: str, namespace: str) -> int:
     """Say on stderr what the rows do not say themselves; returns the exit code."""
+    found = sum(len(answer.items) for answer in answers)
     states = {state["name"]: state for answer in answers for state in answer.states}
-    troubled = [state for state in states.values() if state["status"] != "live"]
-    for state in troubled:
-        warn(_freshness(state))
+    troubled = warn_of_states(states.values())
     missing = [name for answer in answers for name in answer.missing]
     for name in missing:
         warn(f"{name} not found")
@@ -105,20 +162,8 @@ def _explain(answers: list[Answer], asked: str, namespace: str, found: int) -> i
     return 1 if len(troubled) == len(states) or any(state["status"] == "error" for state in troubled) else 0
 
 
-def _freshness(state: dict[str, Any]) -> str:
-    verdict = "cannot be read" if state["status"] == "error" else f"is {state['status']}"
-    since = ""
-    if state["as_of"]:
-        then = datetime.fromisoformat(state["as_of"])
-        ago = human_duration(max(0, int((datetime.now(UTC) - then).total_seconds())))
-        since = f", as of {then.astimezone():%H:%M:%S} ({ago} ago)"
-    reason = f": {state['error']}" if state["error"] else ""
-    return f"cluster {state['name']} {verdict}{since}{reason}"
-
-
-def _document(answers: list[Answer], managed_fields: bool, single: bool) -> dict[str, Any]:
+def _document(items: list[dict[str, Any]], managed_fields: bool, single: bool) -> dict[str, Any]:
     """One object as it is, or a Kubernetes List; where several clusters answered, an annotation names each object's."""
-    items = [item for answer in answers for item in answer.items]
     several = len({item["cluster"] for item in items}) > 1
     for item in items:
         metadata = item["object"]["metadata"]
@@ -134,25 +179,40 @@ def _document(answers: list[Answer], managed_fields: bool, single: bool) -> dict
     return {"apiVersion": "v1", "items": [item["object"] for item in items], "kind": "List"}
 
 
-def _print_tables(answers: list[Answer], wide: bool, with_namespace: bool, headers: bool) -> None:
-    filled = [answer for answer in answers if answer.items]
-    several = len({kind for answer in filled for kind in answer.types}) > 1
-    for number, answer in enumerate(filled):
-        if number:
-            typer.echo()
-        _print_table(answer, wide, with_namespace, headers, several)
+@dataclass(frozen=True)
+class _Table:
+    """How tables look: all columns or the usual ones, with namespaces, with headers."""
 
+    wide: bool
+    with_namespace: bool
+    headers: bool
 
-def _print_table(answer: Answer, wide: bool, with_namespace: bool, headers: bool, with_type: bool) -> None:
-    shown = [index for index, column in enumerate(answer.columns) if wide or column["priority"] == 0]
-    namespaced = with_namespace and any(item["id"].split(":", 3)[2] for item in answer.items)
-    names = (answer.columns[index]["name"].upper() for index in shown)
-    header = ["CLUSTER", *(["NAMESPACE"] if namespaced else []), *names]
-    rows: list[list[str]] = []
-    for item in answer.items:
+    def print(self, answers: list[Answer]) -> None:
+        """A table for each type, an empty line between them."""
+        filled = [answer for answer in answers if answer.items]
+        several = len({kind for answer in filled for kind in answer.types}) > 1
+        for number, answer in enumerate(filled):
+            if number:
+                typer.echo()
+            self._print(answer, several)
+
+    def _print(self, answer: Answer, with_type: bool) -> None:
+        shown = [index for index, column in enumerate(answer.columns) if self.wide or column["priority"] == 0]
+        namespaced = self.with_namespace and any(item["id"].split(":", 3)[2] for item in answer.items)
+        names = (answer.columns[index]["name"].upper() for index in shown)
+        header = ["CLUSTER", *(["NAMESPACE"] if namespaced else []), *names]
+        rows = [self._cells(item, shown, namespaced, with_type) for item in answer.items]
+        print_table(header if self.headers else (), rows)
+
+    def row(self, answer: Answer) -> list[str]:
+        """One object's row in a stream of them, its type before the name."""
+        shown = [index for index, column in enumerate(answer.columns) if self.wide or column["priority"] == 0]
+        return self._cells(answer.items[0], shown, self.with_namespace, with_type=True)
+
+    @staticmethod
+    def _cells(item: dict[str, Any], shown: list[int], namespaced: bool, with_type: bool) -> list[str]:
         _, kind, namespace, _ = item["id"].split(":", 3)
         cells = ["<none>" if item["object"][i] is None else str(item["object"][i]) for i in shown]
         if with_type:
             cells[0] = f"{kind}/{cells[0]}"
-        rows.append([item["cluster"], *([namespace] if namespaced else []), *cells])
-    print_table(header if headers else (), rows)
+        return [item["cluster"], *([namespace] if namespaced else []), *cells]

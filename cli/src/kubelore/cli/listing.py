@@ -20,6 +20,8 @@ class Answer:
     items: list[dict[str, Any]] = field(default_factory=list)
     columns: list[dict[str, Any]] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    watch_from: str = ""
+    """Where a watch begins that misses nothing after this answer."""
     missing: list[str] = field(default_factory=list)
     """Names that were asked for and are nowhere, as kubectl writes them: `pods "web"`."""
 
@@ -54,6 +56,37 @@ def _ask(api: Api, target: Target, query: dict[str, Any], limit: int) -> Answer:
     return answer
 
 
+def add_labels(api: Api, answers: list[Answer]) -> None:
+    """Put each object's labels behind its table cells, as `--show-labels` does."""
+    for answer in answers:
+        if not answer.items:
+            continue
+        labels: dict[str, str] = {}
+        chosen = {
+            "type": ",".join(answer.types),
+            "clusters": ",".join(sorted({item["cluster"] for item in answer.items})),
+            "namespace": ",".join(sorted({item["id"].split(":", 3)[2] for item in answer.items} - {""})),
+        }
+        for page in _pages(api, {**chosen, "view": "metadata", "sort": "cluster"}, 0):
+            for item in page["items"]:
+                pairs = (item["object"]["metadata"].get("labels") or {}).items()
+                labels[item["id"]] = ",".join(f"{key}={value}" for key, value in pairs) or "<none>"
+        answer.columns = [*answer.columns, {"name": "Labels", "priority": 0}]
+        for item in answer.items:
+            item["object"] = [*item["object"], labels.get(item["id"], "<none>")]
+
+
+def row_of(api: Api, id: str) -> Answer:
+    """One object's table cells by its id; without an item when it is there no more."""
+    cluster, kind, namespace, name = id.split(":", 3)
+    answer = Answer()
+    query = {"clusters": cluster, "type": kind, "fields": f"metadata.name={_escaped(name)}", "view": "table"}
+    if namespace:
+        query["namespace"] = namespace
+    _add(answer, _pages(api, query, 1))
+    return answer
+
+
 def _named(target: Target, query: dict[str, Any], name: str) -> dict[str, Any]:
     fields = ",".join(part for part in (query["fields"], f"metadata.name={_escaped(name)}") if part)
     asked = {**query, "type": target.types, "fields": fields}
@@ -74,6 +107,7 @@ def _add(answer: Answer, pages: Iterator[dict[str, Any]]) -> None:
         answer.items += page["items"]
         answer.columns = answer.columns or page.get("columns") or []
         answer.states = page["clusters"]
+        answer.watch_from = answer.watch_from or page["watch_from"]
 
 
 def _pages(api: Api, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,9 +33,21 @@ def print_document(value: Any, output: str) -> None:
     typer.echo(dump(value), nl=False)
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Text that may quote what comes from clusters, line by line."""
+    for line in lines:
+        typer.echo(_printable(line))
+
+
+def note(message: str) -> None:
+    """One line to stderr."""
+    typer.echo(_printable(message), err=True)
+
+
 def warn(message: str) -> None:
-    """One line to stderr, yellow on a terminal."""
-    typer.secho(_printable(message), err=True, fg="yellow" if sys.stderr.isatty() else None)
+    """One line to stderr, yellow on a terminal (unless NO_COLOR says otherwise, https://no-color.org)."""
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    typer.secho(_printable(message), err=True, fg="yellow" if coloured else None)
 
 
 def _printable(text: str) -> str:

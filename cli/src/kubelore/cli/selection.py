@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kubelore.cli.completing import complete_clusters, complete_namespaces
+
 
 class Format(StrEnum):
     """What `-o` accepts."""
@@ -19,14 +21,22 @@ class Format(StrEnum):
 
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="table, wide, json, yaml or name.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespaces, comma separated.")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace", "-n", help="Namespaces, comma separated.", autocompletion=complete_namespaces
+    ),
+]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Every namespace.")]
 Selector = Annotated[str, typer.Option("--selector", "-l", help="Label selector, as kubectl's.")]
 FieldSelector = Annotated[str, typer.Option("--field-selector", help="Field selector, as kubectl's.")]
 Cluster = Annotated[
     list[str] | None,
     typer.Option(
-        "--cluster", "-c", help="Cluster, group:NAME or tag:NAME; repeat or separate by commas. Default: all."
+        "--cluster",
+        "-c",
+        help="Cluster, group:NAME or tag:NAME; repeat or separate by commas. Default: all.",
+        autocompletion=complete_clusters,
     ),
 ]
 

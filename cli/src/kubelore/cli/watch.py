@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kubelore.cli.completing import complete_types
 from kubelore.cli.connection import Api, ApiError, connect
 from kubelore.cli.output import warn
 from kubelore.cli.selection import (
@@ -30,7 +31,12 @@ RETRY_LIMIT_S = 15.0
 def watch(
     context: typer.Context,
     types: Annotated[
-        str, typer.Argument(metavar="TYPE[,TYPE]", help="As kubectl names them; every type when empty.")
+        str,
+        typer.Argument(
+            metavar="TYPE[,TYPE]",
+            help="As kubectl names them; every type when empty.",
+            autocompletion=complete_types,
+        ),
     ] = "",
     cluster: Cluster = None,
     namespace: Namespace = "",
@@ -53,13 +59,14 @@ def watch(
     }
     with connect(context) as api:
         try:
-            for name, data in _events(api, query):
-                _show(name, data, output)
+            for name, data in changes(api, query):
+                show(name, data, output)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
 
-def _events(api: Api, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def changes(api: Api, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Events by name with their data, the connection made anew whenever it is lost."""
     position, delay = "", RETRY_S
     while True:
         try:
@@ -75,7 +82,8 @@ def _events(api: Api, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, An
         delay = min(delay * 2, RETRY_LIMIT_S)
 
 
-def _show(name: str, data: dict[str, Any], output: Format) -> None:
+def show(name: str, data: dict[str, Any], output: Format) -> None:
+    """One event on the terminal."""
     if name == "bookmark":
         return
     if name == "reset":

@@ -1,8 +1,9 @@
-"""The JSONPath that definitions of custom resources use for their printer columns.
+"""The JSONPath of Kubernetes: printer columns of custom resources, and `-o jsonpath` and `custom-columns`.
 
 `.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`, `.a[0]`,
 `.a[*].b`, `['key']`, `\\.` inside a name: what kubectl's JSONPath is used for
-there in practice. A path that cannot be read finds nothing, as an absent field.
+there in practice. A path that cannot be read finds nothing, as an absent field;
+`understood` tells the two apart.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 _STEP = re.compile(
     r"""\.(?P<name>(?:[^.\[\\]|\\.)+)
       | \[(?P<index>-?\d+)\]
+      | \[(?P<slice>-?\d*:-?\d*)\]
       | \[(?P<all>\*)\] | \.(?P<star>\*)
       | \['(?P<key>[^']*)'\]
       | \[\?\(\s*@(?P<path>[^=!<>()\s]*)\s*(?P<operator>==|!=)\s*(?P<value>"[^"]*"|'[^']*'|[^)\s]+)\s*\)\]""",
@@ -27,6 +29,11 @@ class JsonPath:
 
     def __init__(self, text: str) -> None:
         self._steps = _parse(text.strip().removeprefix("{").removesuffix("}").removeprefix("$"))
+
+    @property
+    def understood(self) -> bool:
+        """Whether the path could be read."""
+        return self._steps is not None
 
     def find(self, value: Any) -> list[Any]:
         """Everything that the path finds, in order."""
@@ -55,6 +62,9 @@ def _step(match: re.Match[str]) -> Step:
         return _every
     if match["index"] is not None:
         return _index(int(match["index"]))
+    if match["slice"] is not None:
+        first, _, last = match["slice"].partition(":")
+        return _slice(slice(int(first) if first else None, int(last) if last else None))
     if match["operator"]:
         return _filter(JsonPath(match["path"]), match["value"].strip("\"'"), match["operator"] == "==")
     name = match["key"] if match["key"] is not None else re.sub(r"\\(.)", r"\1", match["name"])
@@ -72,6 +82,10 @@ def _index(place: int) -> Step:
         return [value[place]] if isinstance(value, list) and -len(value) <= place < len(value) else []
 
     return step
+
+
+def _slice(part: slice) -> Step:
+    return lambda value: value[part] if isinstance(value, list) else []
 
 
 def _filter(path: JsonPath, wanted: str, equal: bool) -> Step:
