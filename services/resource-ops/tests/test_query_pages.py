@@ -14,6 +14,7 @@ from kubelore.common.kube.resource_type import NAMESPACES, PODS, ResourceType
 from kubelore.common.kube.selectors import FieldSelector, LabelSelector
 from kubelore.resource_ops.query import query
 from kubelore.resource_ops.read_model import ReadModel
+from kubelore.resource_ops.sorting import COLUMNS
 
 DEPLOYMENTS = ResourceType(
     group="apps",
@@ -306,3 +307,25 @@ def test_an_unsupported_field_names_the_supported_ones():
     with pytest.raises(BadRequest, match=r'"spec\.replicas" is not a known field selector') as refused:
         query(models, Query(clusters=["east"], types=["deploy"], fields="spec.replicas=1"), live)
     assert "metadata.name, metadata.namespace" in (refused.value.remedy or "")
+
+
+def _pod(name: str, rv: int) -> bytes:
+    metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": str(rv)}
+    return json.dumps({"metadata": metadata}).encode()
+
+
+def test_orders_that_were_empty_for_a_while_hold_what_comes_later():
+    models = ReadModel()
+    east = models.open("east")
+    east.learn(PODS)
+    named = Query(clusters=["east"], types=["pods"], fields="metadata.name=late")
+    assert query(models, named, live).rows == []
+    east.upsert(PODS, _pod("early", 1))
+    for column in COLUMNS:
+        query(models, Query(clusters=["east"], types=["pods"], sort=column), live)
+    east.replace(PODS, [], "2")
+    east.upsert(PODS, _pod("late", 3))
+    for column in COLUMNS:
+        page = query(models, Query(clusters=["east"], types=["pods"], sort=column), live)
+        assert [row.id for row in page.rows] == ["east:pods:default:late"]
+    assert [row.id for row in query(models, named, live).rows] == ["east:pods:default:late"]

@@ -123,27 +123,27 @@ class Index:
         self.types.add(table.type, number)
         self.namespaces.add(_scope(row), number)
         for column in COLUMNS:
-            if order := self._orders.get((table.type, column)):
+            if (order := self._orders.get((table.type, column))) is not None:
                 order.add(row)
         return row
 
     def change(self, row: Row, facts: Facts, packed: bytes) -> None:
         """Give a held row its new state."""
         by_phase = self._orders.get((row.home.type, "phase")) if facts.phase != row.phase else None
-        if by_phase:
+        if by_phase is not None:
             by_phase.remove(row)
         self._describe(row, facts)
         row.home.repack(row, packed)
         row.digest = b""
         row.rv = version(facts.meta.resource_version)
-        if by_phase:
+        if by_phase is not None:
             by_phase.add(row)
 
     def remove(self, row: Row) -> None:
         """Forget a held row."""
         table, number = row.home, row.number
         for column in COLUMNS:
-            if order := self._orders.get((table.type, column)):
+            if (order := self._orders.get((table.type, column))) is not None:
                 order.remove(row)
         self._label(row, ())
         self._word(row, ())
