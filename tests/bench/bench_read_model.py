@@ -9,6 +9,7 @@ time stands beside, since it hardly changes when the machine is busy elsewhere.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import os
 import time
@@ -17,10 +18,12 @@ from pathlib import Path
 
 from synthetic_pods import pods
 
-from kubelore.common.contracts.resources import ClusterState, Page, Query
+from kubelore.common.contracts.resources import ClusterState, ListDigests, Page, Query
 from kubelore.common.kube.resource_type import PODS
-from kubelore.resource_ops.query import fetch, get, query
+from kubelore.resource_ops.comparing import digests
+from kubelore.resource_ops.query import fetch, get, query, select
 from kubelore.resource_ops.read_model import ReadModel
+from kubelore.resource_ops.summary import count
 
 Line = tuple[str, str]
 
@@ -34,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     models = ReadModel()
     lines = _fill(models, options.pods // options.clusters, options.clusters)
-    lines += _pages(models) + _large(models) + _updates(models)
+    lines += _pages(models) + _large(models) + _comparing(models) + _updates(models)
     print("| work | measured |\n|---|---|")
     for work, measured in lines:
         print(f"| {work} | {measured} |")
@@ -133,6 +136,42 @@ def _large(models: ReadModel) -> list[Line]:
     lines.append(("get of one object, p50 / p99", _timed(lambda: get(models, next(one)), 5000)))
     lines.append(("fetch of 100 objects, p50 / p99", _timed(lambda: fetch(models, ids), 200)))
     return lines
+
+
+def _comparing(models: ReadModel) -> list[Line]:
+    """Digests of everything, made and then kept; and counts, which need none."""
+
+    async def everything() -> int:
+        names, after = 0, None
+        while True:
+            asked = ListDigests(clusters=list(models.clusters), types=["pods"], after=after, limit=1000)
+            page = await digests(models, asked, _live)
+            names, after = names + len(page.rows), page.next
+            if after is None:
+                return names
+
+    gc.collect()
+    before = _rss()
+    started = time.thread_time()
+    made = asyncio.run(everything())
+    first = time.thread_time() - started
+    gc.collect()
+    held = _rss() - before
+    started = time.thread_time()
+    asyncio.run(everything())
+    again = time.thread_time() - started
+    asked = Query(clusters=list(models.clusters))
+
+    def counted() -> object:
+        selection, states = select(models, asked, _live)
+        return count(models, selection.rows, states)
+
+    return [
+        ("digests of all, made", f"{first:.1f} s ({first / made * 1e6:.0f} us each)"),
+        ("digests of all, kept", f"{again:.2f} s"),
+        ("memory of the digests", f"{held / 1e6:.0f} MB"),
+        ("counts by cluster, type, namespace, phase", _timed(counted, 20)),
+    ]
 
 
 def _updates(models: ReadModel) -> list[Line]:

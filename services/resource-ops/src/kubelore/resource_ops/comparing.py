@@ -59,7 +59,7 @@ async def digests(
     for name, held in found:
         for _, row in held:
             if not row.digest and row.number not in row.home.partial:
-                row.digest = digest(row.home.type, row.whole(), row.hashes)
+                row.digest = digest(row.home.type, row.lean(), row.hashes)
                 made += 1
                 if made % BREATH == 0:
                     await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def as_meant(
         if row is None or not may_read(id) or row.number in row.home.partial:
             found.append(b"")
             continue
-        found.append(_encode(meant(row.home.type, row.whole(), ignore=ignore, hashes=row.hashes)))
+        found.append(_encode(meant(row.home.type, row.lean(), ignore=ignore, hashes=row.hashes)))
         if number % BREATH == 0:
             await asyncio.sleep(0)
     return found

@@ -127,6 +127,10 @@ class Row(msgspec.Struct, gc=False):
         """The object's bytes."""
         return self.home.codec.whole(self.packed)
 
+    def lean(self) -> bytes:
+        """The object's bytes without managedFields."""
+        return self.home.codec.lean(self.packed)
+
 
 def version(text: str) -> int | str:
     """A resourceVersion as a number where it is one (it always is on a real API server)."""
