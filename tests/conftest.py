@@ -17,7 +17,7 @@ from kubelore.common.settings import CommonSettings
 from kubelore.lab.waiting import wait_for
 from kubelore.stack.embedded import Choices, EmbeddedStack
 from kubelore.stack.kept import Kept
-from kubelore.stack.layout import DataDirectory, RunningStack
+from kubelore.stack.layout import DataDirectory, ProcessState, RunningStack
 
 
 class Kubelore:
@@ -45,11 +45,15 @@ class Kubelore:
             nats_password=SecretStr(kept.password("operator")),
         )
 
-    def pid(self, process: str) -> int:
-        """The process id that the supervisor knows now."""
+    def process(self, name: str) -> ProcessState:
+        """What the supervisor knows of a process now."""
         running = RunningStack.now(DataDirectory(self.data))
         assert running is not None
-        return next(found.pid for found in running.processes if found.name == process)
+        return next(found for found in running.processes if found.name == name)
+
+    def pid(self, process: str) -> int:
+        """The process id that the supervisor knows now."""
+        return self.process(process).pid
 
     async def add(self, name: str, kubeconfig: str, **more: Any) -> httpx.Response:
         body = {"name": name, "kubeconfig": kubeconfig, **more}

@@ -62,9 +62,7 @@ def session_root(server: str, client: str) -> str:
 def permissions_of(user: str) -> Permissions:
     """What a service, or the user `stack`, may do. Raises ValueError for a user that is none of them."""
     if user == PROBE:
-        return Permissions(
-            tuple(f"$SRV.PING.{service}" for service in SERVICES), (f"_INBOX_{PROBE}.>",)
-        )
+        return Permissions(tuple(f"$SRV.PING.{service}" for service in SERVICES), (f"_INBOX_{PROBE}.>",))
     if user not in SERVICES:
         raise ValueError(f"{user!r} is no service")
     own = [endpoint for endpoint in ENDPOINTS if endpoint.service == user]
@@ -92,11 +90,18 @@ def _pattern(endpoint: Endpoint[Any, Any]) -> str:
 
 
 def _sessions(user: str) -> Iterator[tuple[str, bool]]:
-    """The roots of the sessions it takes part in, and whether it is the one that made the id."""
+    """The roots of the sessions it takes part in, and whether as the one that made the id.
+
+    Replicas of one service that ask each other take part on both sides.
+    """
     for endpoint in ENDPOINTS:
         for caller in endpoint.callers:
-            if user in (endpoint.service, caller):
-                yield session_root(endpoint.service, caller), user == endpoint.service
+            root = session_root(endpoint.service, caller)
+            yield from (
+                (root, is_server)
+                for is_server in (True, False)
+                if user == (endpoint.service if is_server else caller)
+            )
 
 
 def _sent_in_sessions(user: str) -> Iterator[str]:
