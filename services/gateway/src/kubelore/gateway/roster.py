@@ -106,6 +106,10 @@ class Roster:
         cluster = self._clusters.get(name)
         return cluster.generation if cluster else 0
 
+    def count(self) -> int:
+        """How many clusters are onboarded."""
+        return len(self._clusters)
+
     def known(self, name: str) -> bool:
         """Whether a cluster of this name is onboarded."""
         return name in self._clusters

@@ -20,6 +20,7 @@ from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.limits import Limits
+from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
 from kubelore.gateway.overview import overview_routes
 from kubelore.gateway.problems import Boundary, install
@@ -68,6 +69,11 @@ def build_app(
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
     app.include_router(audit_routes(audit_entries, auditor, roster, continuation))
+    metrics = Metrics()
+    metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
+    metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)
+    metrics.watch("kubelore_clusters", "Clusters onboarded, as this gateway knows.", lambda: roster.count())
+    app.include_router(metrics_routes(bus, metrics))
     _health(app, bus, roster, audit_log)
     serve_pages(app)
     install(app)
@@ -79,6 +85,7 @@ def build_app(
     app.add_middleware(Audit, log=audit_log, trusted=settings.trusted_proxies)
     app.add_middleware(Operations)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(Tracing)
     return app
 
