@@ -19,8 +19,6 @@ BUS_USERS = (*SERVICES, PROBE, OPERATOR)
 """Everybody with a password of their own on the bus."""
 
 KUBESIM = "kubesim"
-_MANY_CONNECTIONS = {"MALLOC_MMAP_THRESHOLD_": "262144"}
-"""A thousand watches have a 256 KB read buffer each, which glibc would otherwise never give back (446 -> 260 MB)."""
 
 _NOT_PASSED_ON = frozenset({"KUBELORE_ADMIN_TOKEN", "KUBELORE_REPLICA"})
 
@@ -127,7 +125,6 @@ def service_environment(service: str, addresses: Addresses) -> dict[str, str]:
     private = os.environ.get("KUBELORE_ALLOW_PRIVATE_ADDRESSES", "true")
     return {
         **python_environment(),
-        **(_MANY_CONNECTIONS if service == RESOURCE_OPS else {}),
         "KUBELORE_NATS_URL": addresses.nats_url,
         "KUBELORE_NATS_USER": service,
         "KUBELORE_NATS_PASSWORD": addresses.passwords[service],

@@ -18,6 +18,7 @@ from kubelore.common.errors import IntegrityError
 from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient
 from kubelore.common.store import BlobStore, Database, open_database
 from kubelore.common.telemetry import outgoing
+from kubelore.resource_ops.allocator import map_large_blocks
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.budget import Budget
 from kubelore.resource_ops.fleet import Fleet, Pace
@@ -120,6 +121,7 @@ def _connections(watches: int) -> int:
 
 async def main(settings: ResourceOpsSettings, stopping: asyncio.Event) -> None:
     """Observe, answer and write until `stopping` is set."""
+    map_large_blocks()
     # Not waited for: reading needs no database.
     database = await open_database(settings, ping=False)
     bus = await buses.connect(settings, name=SERVICE)

@@ -29,6 +29,7 @@ from kubelore.common.contracts.clusters import (
 from kubelore.common.contracts.flows import CLUSTER_EVENTS
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, Unavailable
 from kubelore.common.telemetry import get_logger
+from kubelore.resource_ops.allocator import give_back
 from kubelore.resource_ops.budget import Budget, Hold, Key, beyond_watches, plan
 from kubelore.resource_ops.observer import OVER_MEMORY, OVER_WATCHES, ClusterObserver
 from kubelore.resource_ops.read_model import ClusterModel, ReadModel
@@ -405,3 +406,4 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    give_back()
