@@ -38,7 +38,7 @@ DEADLINE_S = 6.0
 RETRY_S = 0.5
 SIGN_EVERY_S = 60.0
 SIGN_EVERY_ENTRIES = 1000
-SWEEP_S = 5.0
+SWEEP_S = 1.0
 CLOSE_S = 5.0
 
 UNWRITABLE = "AuditUnavailable"
@@ -207,8 +207,6 @@ class AuditLog:
             self._wake.clear()
             while self._queue:
                 await self._write_batch()
-            with suppress(KubeloreError):
-                await self._hide()
 
     async def _open(self) -> None:
         self._unsent = self._unsent or self._head(closed=False)
@@ -220,9 +218,7 @@ class AuditLog:
 
         async def write() -> None:
             try:
-                await asyncio.gather(
-                    self._repository.append(self.chain, batch.links, batch.contents), self._hide()
-                )
+                await self._repository.append(self.chain, batch.links, batch.contents)
             except KubeloreError:
                 if not self._stuck:
                     self._fail(batch)
@@ -340,6 +336,7 @@ class AuditLog:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
+            await self._hide()
             for entry in self._refusals.due(self.clock()):
                 self.later(entry)
 
