@@ -12,10 +12,13 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from kubelore.common.authz import Caller, Grant
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import (
     Fetch,
+    FetchMeant,
     Get,
+    ListDigests,
     ListTypes,
     NamedDictionaries,
     ObserverRef,
@@ -195,3 +198,34 @@ async def _live(replica) -> bool:
 
 async def _status(replica, status: str) -> bool:
     return [observer.state().status for observer in replica.fleet.observers()] == [status]
+
+
+async def test_counts_digests_and_what_is_meant_are_of_what_the_caller_sees(asker) -> None:
+    await asker.create("seen")
+    bus = asker.house.bus
+    everything = await asker.ask(resources.COUNT, Query(clusters=["sim-01"]))
+    assert everything.total > everything.types["configmaps"] > 0
+    id = "sim-01:configmaps:default:seen"  # noqa: A001
+    whole = await asker.ask(resources.DIGESTS, ListDigests(clusters=["sim-01"], types=["pods", "cm"]))
+    assert len({row.namespace for row in whole.rows}) > 1
+    administrator = bus.speaks_for
+    grant = Grant(role="viewer", clusters=("sim-01",), namespaces=("default",))
+    try:
+        bus.speaks_for = Caller(subject="vera", grants=(grant,))
+        counted = await asker.ask(resources.COUNT, Query(clusters=["sim-01"]))
+        assert set(counted.namespaces) == {"default"}
+        assert counted.total == counted.clusters[0].count < everything.total
+        page = await asker.ask(
+            resources.DIGESTS, ListDigests(clusters=["sim-09", "sim-01"], types=["pods", "cm"])
+        )
+        assert {(row.namespace, one.cluster) for row in page.rows for one in row.held} == {("default", 1)}
+        assert [state.name for state in page.clusters] == ["sim-01"]
+        hidden = next(row for row in whole.rows if row.namespace != "default")
+        other = f"sim-01:{hidden.type}:{hidden.namespace}:{hidden.name}"
+        meant = await asker.ask(resources.MEANT, FetchMeant(ids=[other, id]))
+        assert meant.objects[0] == b""
+        assert json.loads(meant.objects[1])["metadata"]["name"] == "seen"
+        bus.speaks_for = Caller(subject="sam", grants=(Grant(role="admin", clusters=("other-*",)),))
+        assert (await asker.ask(resources.COUNT, Query(clusters=["sim-01"]))).total == 0
+    finally:
+        bus.speaks_for = administrator
