@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from kubelore.cli import audit, clusters, compare, completion, describe, get, keyring, overview, up, watch
+from kubelore.cli import (
+    audit,
+    changing,
+    clusters,
+    compare,
+    completion,
+    describe,
+    get,
+    keyring,
+    overview,
+    up,
+    watch,
+)
 from kubelore.cli.connection import ApiError, Target, tell
 from kubelore.common.errors import KubeloreError
 
@@ -61,6 +73,18 @@ app.command("watch")(watch.watch)
 app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)
+# What is done to it.
+app.command("apply")(changing.apply)
+app.command("delete")(changing.delete)
+app.command("scale")(changing.scale)
+app.command("restart")(changing.restart)
+app.command("label")(changing.label)
+app.command("annotate")(changing.annotate)
+app.command("patch")(changing.patch)
+rollout = typer.Typer(no_args_is_help=True, help="As kubectl's rollout: restart.", rich_markup_mode=None)
+rollout.command("restart")(changing.restart)
+rollout.callback()(lambda: None)
+app.add_typer(rollout, name="rollout")
 # For the shell.
 app.command("completion")(completion.completion)
 

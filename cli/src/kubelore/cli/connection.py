@@ -117,9 +117,11 @@ class Api:
         """
         return self._call("GET", path, params=_query(query))
 
-    def post(self, path: str, body: Any) -> Any:
+    def post(self, path: str, body: Any, *, timeout_s: float = REQUEST_S) -> Any:
         """The parsed answer; without a body when it is None."""
-        return self._call("POST", path, json=body) if body is not None else self._call("POST", path)
+        if body is None:
+            return self._call("POST", path, timeout=timeout_s)
+        return self._call("POST", path, json=body, timeout=timeout_s)
 
     def try_post(self, path: str, body: Any) -> ApiError | None:
         """None when it succeeded, else what it failed with."""

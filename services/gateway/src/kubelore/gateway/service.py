@@ -31,6 +31,7 @@ from kubelore.gateway.static_pages import serve_pages
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
 from kubelore.gateway.watch import Watches
+from kubelore.gateway.writes import write_routes
 
 DESCRIPTION = """Operate every Kubernetes cluster from one place.
 
@@ -69,6 +70,7 @@ def build_app(
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
     app.include_router(audit_routes(audit_entries, auditor, roster, continuation))
+    app.include_router(write_routes(bus, roster))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

@@ -1,0 +1,175 @@
+"""The service that writes is killed after the API server did what it was asked, and before anybody wrote that down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from kubelore.common.bus import Feed, connect
+from kubelore.common.contracts.changes import Applied
+from kubelore.lab.waiting import wait_for
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+NAMESPACE = "faults"
+ID = f"victim:deployments.apps:{NAMESPACE}:counted"
+HELD_S = 2.0
+"""How long an answer of the API server is on its way: time enough to see the effect and to kill."""
+
+
+class SlowWay:
+    """TCP to the API server whose answers can be made to take their time."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = host, port
+        self.delay_s = 0.0
+        self.port = 0
+
+    async def __aenter__(self) -> SlowWay:
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._server.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*self._address)
+        with suppress(OSError):
+            await asyncio.gather(self._pump(reader, back, 0.0), self._pump(there, writer, None))
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float | None
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                await asyncio.sleep(self.delay_s if delay_s is None else delay_s)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def slow_way(plane) -> AsyncIterator[SlowWay]:
+    server = next(line for line in plane.kubeconfig().splitlines() if "server:" in line).split()[-1]
+    parts = urlsplit(server)
+    async with SlowWay(parts.hostname or "", parts.port or 443) as way:
+        way.kubeconfig = plane.kubeconfig().replace(f":{parts.port}", f":{way.port}")  # type: ignore[attr-defined]
+        yield way
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def told(own_kubelore) -> AsyncIterator[list[Applied]]:
+    """Every `applied` record from now on."""
+    bus = await connect(own_kubelore.bus_settings(), name="witness")
+    found: list[Applied] = []
+    position = await Feed(bus).position()
+
+    async def follow() -> None:
+        async for _, record in Feed(bus).follow(position):
+            if isinstance(record, Applied):
+                found.append(record)
+
+    following = asyncio.create_task(follow())
+    yield found
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await bus.close()
+
+
+async def test_a_write_whose_end_nobody_saw_is_found_afterwards_and_never_made_twice(
+    own_kubelore, plane, slow_way, told
+) -> None:
+    await own_kubelore.onboard("victim", slow_way.kubeconfig)
+    labels = {"app": "counted"}
+    container = {"name": "web", "image": "example.invalid/web:1", "args": ["first"]}
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "counted", "namespace": NAMESPACE},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+    operation: dict[str, Any] = {"action": "apply", "cluster": "victim", "manifest": manifest}
+    made = await own_kubelore.http.post("/api/k8s/unified/batch", json={"operations": [operation]})
+    assert made.json()["succeeded"] == 1, made.text
+
+    slow_way.delay_s = HELD_S
+    appended = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "once"}]
+    asking = asyncio.create_task(
+        own_kubelore.http.patch(
+            f"/api/k8s/unified/resources/{ID}",
+            params={"reason": "counting"},
+            content=json.dumps(appended),
+            headers={"Content-Type": "application/json-patch+json"},
+            timeout=90,
+        )
+    )
+
+    async def arguments() -> list[str]:
+        said = json.loads(
+            await plane.kubectl()("get", "deployment", "counted", "-n", NAMESPACE, "-o", "json")
+        )
+        return said["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    async def happened() -> bool:
+        return await arguments() == ["first", "once"]
+
+    await wait_for(happened, "the API server to have done it", 30, every=0.05)
+    os.kill(own_kubelore.pid("resource-ops"), signal.SIGKILL)
+    slow_way.delay_s = 0.0
+
+    answer = await asking
+    assert answer.status_code == 504, answer.text
+    assert answer.json()["outcome"] == "unknown"
+    operation_id = answer.headers["operation-id"]
+
+    async def resolved() -> bool:
+        recorded = await own_kubelore.http.get(f"/api/k8s/operations/{operation_id}")
+        return recorded.json()["items"][0]["state"] == "probable"
+
+    await wait_for(resolved, "the write to be found in the cluster", 90)
+    await wait_for(_told_of(told, operation_id), "it to be told on the change stream", 30)
+    (record,) = [one for one in told if one.operation_id.startswith(operation_id)]
+    assert (record.probable, record.actor, record.reason) == (True, "admin", "counting")
+    live = json.loads(await plane.kubectl()("get", "deployment", "counted", "-n", NAMESPACE, "-o", "json"))
+    assert record.uid == live["metadata"]["uid"]
+    assert await arguments() == ["first", "once"]
+
+
+async def test_a_write_that_was_intended_and_never_sent_stays_unknown(
+    own_kubelore, plane, slow_way, told
+) -> None:
+    """Whoever asks is told that nobody knows: that it cannot be found is no proof that it did not happen."""
+    await own_kubelore.onboard("victim", slow_way.kubeconfig)
+    await plane.kubectl()("create", "configmap", "untouched", "-n", NAMESPACE)
+    slow_way.delay_s = 3600.0
+    path = f"/api/k8s/unified/resources/victim:configmaps:{NAMESPACE}:untouched"
+    answer = await own_kubelore.http.patch(
+        path, json={"data": {"a": "1"}}, headers={"Content-Type": "application/merge-patch+json"}, timeout=90
+    )
+    # Not even what it is now could be read, so that nothing was intended, and that is certain.
+    assert answer.status_code == 504
+    assert "outcome" not in answer.json()
+    recorded = await own_kubelore.http.get(f"/api/k8s/operations/{answer.headers['operation-id']}")
+    assert recorded.status_code == 404
+    assert told == []
+
+
+def _told_of(told: list[Applied], operation_id: str):
+    async def arrived() -> bool:
+        return any(one.operation_id.startswith(operation_id) for one in told)
+
+    return arrived
