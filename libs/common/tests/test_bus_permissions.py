@@ -233,7 +233,7 @@ def fixed_names(stream: str) -> set[str]:
 NEEDED = {
     "cluster-registry": {
         *(CLUSTER_EVENTS - {"kubelore.v1.events.cluster.prod.synced"}),
-        *reading("EVENTS", "kubelore.v1.events.cluster.*.synced"),
+        *reading("EVENTS", "kubelore.v1.events.cluster.>", "kubelore.v1.events.cluster.*.synced"),
         *fixed_names("EVENTS"),
         "$KV.LEASES.registry.health",
         api("STREAM.INFO.KV_LEASES"),

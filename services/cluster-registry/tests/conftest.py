@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
-from kubelore.cluster_registry.prober import Prober
-from kubelore.cluster_registry.registry import Registry
+from kubelore.cluster_registry.__main__ import House, build
 from kubelore.cluster_registry.repository import ClusterRepository
-from kubelore.cluster_registry.service import endpoints, probe_under_lease, record_syncs
+from kubelore.cluster_registry.service import record_syncs, run_under_lease
 from kubelore.common.bus import Bus, Leases, connect, ensure_streams
 from kubelore.common.contracts import clusters
+from kubelore.common.contracts.alerts import CloudEvent
 from kubelore.common.contracts.clusters import (
     AddCluster,
     ClusterConnection,
     ClusterEvent,
     ClusterRef,
+    ConnectionTest,
     Empty,
     Inspection,
     InspectKubeconfig,
+    RotateKubeconfig,
     Sealed,
+    UpdateCluster,
 )
 from kubelore.common.crypto import Keyring, Recipient
-from kubelore.common.kube import AddressPolicy
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import open_database
 from kubelore.kubesim.app import SimulatedFleet
@@ -40,6 +45,7 @@ class Caller:
         self.bus = bus
         self.fleet = fleet
         self.events: list[ClusterEvent] = []
+        self.alerts: list[CloudEvent] = []
 
     async def sealed(self, kubeconfig: str, purpose: str, context: str | None = None) -> Sealed:
         key = await self.bus.request(clusters.RECIPIENT, Empty())
@@ -50,6 +56,16 @@ class Caller:
         text = self.fleet[0].kubeconfig if kubeconfig is None else kubeconfig
         request = AddCluster(name=name, sealed=await self.sealed(text, name), **more)
         return await self.bus.request(clusters.ADD, request)
+
+    async def update(self, name: str, **changes: Any) -> ClusterConnection:
+        return await self.bus.request(clusters.UPDATE, UpdateCluster(id=name, **changes))
+
+    async def rotate(self, name: str, kubeconfig: str, **more: Any) -> ClusterConnection:
+        sealed = await self.sealed(kubeconfig, name)
+        return await self.bus.request(clusters.ROTATE, RotateKubeconfig(id=name, sealed=sealed, **more))
+
+    async def test(self, name: str) -> ConnectionTest:
+        return await self.bus.request(clusters.TEST, ClusterRef(name))
 
     async def get(self, name: str) -> ClusterConnection:
         return await self.bus.request(clusters.GET, ClusterRef(name))
@@ -88,46 +104,68 @@ async def fleet() -> AsyncIterator[SimulatedFleet]:
         yield running
 
 
+@dataclass
+class Clock:
+    """Seconds since the epoch, as the test says."""
+
+    now: float = field(default_factory=time.time)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def repository(settings: CommonSettings) -> AsyncIterator[ClusterRepository]:
+async def bus(settings: CommonSettings) -> AsyncIterator[Bus]:
+    connected = speak_as(await connect(settings, name=clusters.SERVICE), settings)
+    await ensure_streams(connected)
+    yield connected
+    await connected.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def registry_house(settings: CommonSettings, bus: Bus, clock: Clock) -> AsyncIterator[House]:
+    """The registry's parts, over a database of their own."""
+    Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
     async with await open_database(settings) as database:
-        opened = ClusterRepository(database)
-        await opened.prepare()
-        yield opened
+        yield await build(settings, bus, database, clock)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def registry(
-    settings: CommonSettings, repository: ClusterRepository, fleet: SimulatedFleet
-) -> AsyncIterator[Caller]:
+async def repository(registry_house: House) -> ClusterRepository:
+    return registry_house.clusters
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def registry(bus: Bus, registry_house: House, fleet: SimulatedFleet) -> AsyncIterator[Caller]:
     """A running registry without its health loop, and somebody who calls it."""
-    bus = speak_as(await connect(settings, name=clusters.SERVICE), settings)
-    await ensure_streams(bus)
-    keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
-    service = endpoints(bus, Registry(repository, keyring, AddressPolicy.from_settings(settings), bus))
-    await service.start()
+    await registry_house.service.start()
     caller = Caller(bus, fleet)
     background = [
-        asyncio.create_task(record_syncs(bus, repository)),
+        asyncio.create_task(record_syncs(bus, registry_house.clusters)),
         asyncio.create_task(_listen(bus, caller.events)),
+        asyncio.create_task(_listen_for_alerts(bus, caller.alerts)),
     ]
     yield caller
     await _end(*background)
-    await service.stop()
-    await bus.close()
+    await registry_house.service.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def probed(
-    settings: CommonSettings, repository: ClusterRepository, registry: Caller
-) -> AsyncIterator[Caller]:
+async def probed(registry_house: House, registry: Caller) -> AsyncIterator[Caller]:
     """The same registry with its health loop."""
-    keyring = Keyring.load(settings.keyring_dir / "clusters.json")
-    policy = AddressPolicy.from_settings(settings)
-    prober = Prober(Registry(repository, keyring, policy, registry.bus), repository, policy, registry.bus)
-    probing = asyncio.create_task(probe_under_lease(Leases(registry.bus), prober))
+    probing = asyncio.create_task(run_under_lease(Leases(registry.bus), registry_house.prober.run))
     yield registry
     await _end(probing)
+
+
+async def _listen_for_alerts(bus: Bus, heard: list[CloudEvent]) -> None:
+    async for alert in bus.subscribe_events("kubelore.v1.events.alert.>", CloudEvent):
+        heard.append(alert)  # noqa: PERF401 - it never ends
 
 
 async def _listen(bus: Bus, heard: list[ClusterEvent]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from kubelore.cluster_registry import health, prober
+from kubelore.common.contracts.clusters import ClusterEvent, cluster_event_subject
 from kubelore.kubesim.faults import Faults
 
 
@@ -62,3 +65,38 @@ async def test_a_cluster_that_comes_back_under_its_name_is_probed_where_it_is_no
     await probed.until_told("prod", "added", "connected", "removed", "added", "connected")
     await fleet[1].inject(Faults(refuse=True))
     await probed.until("prod", status="disconnected")
+
+
+async def test_a_test_that_succeeds_wakes_the_loop_long_before_its_turn(probed, fleet, monkeypatch) -> None:
+    monkeypatch.setattr(health, "BACKOFF_LIMIT_S", 600.0)
+    await probed.add("prod")
+    await probed.until_told("prod", "added", "connected")
+    monkeypatch.setattr(health, "INTERVAL_S", 600.0)
+    await fleet[0].inject(Faults(refuse=True))
+    await probed.until("prod", status="disconnected")
+    await fleet[0].inject(Faults())
+    assert (await probed.test("prod")).ok
+    assert (await probed.get("prod")).status == "connected"
+    await probed.until_told("prod", "added", "connected", "disconnected", "connected")
+
+
+async def test_an_observer_that_is_live_again_brings_the_probe_forward(probed, fleet, monkeypatch) -> None:
+    monkeypatch.setattr(health, "BACKOFF_LIMIT_S", 600.0)
+    await probed.add("prod")
+    await probed.until_told("prod", "added", "connected")
+    monkeypatch.setattr(health, "INTERVAL_S", 600.0)
+    await fleet[0].inject(Faults(refuse=True))
+    await probed.until("prod", status="disconnected")
+    await fleet[0].inject(Faults())
+    event = ClusterEvent(cluster="prod", happened="synced", at=time.time(), detail="live", resource_count=5)
+    await probed.bus.publish_event(cluster_event_subject(event), event)
+    await probed.until("prod", status="connected", resource_count=5)
+    await probed.until_told("prod", "added", "connected", "disconnected", "synced", "connected")
+
+
+async def test_rotated_credentials_are_probed_at_once(probed, fleet, monkeypatch) -> None:
+    monkeypatch.setattr(prober, "ROSTER_S", 600.0)
+    await probed.add("prod")
+    await probed.until_told("prod", "added", "connected")
+    await probed.rotate("prod", fleet[0].kubeconfig)
+    await probed.until_told("prod", "added", "connected", "updated", "connected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubelore.cluster_registry.lifetimes import Lifetime
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import (
     ClusterConnection,
@@ -29,7 +30,7 @@ def listed(registry):
 
 async def test_pages_follow_each_other_by_name(repository, listed) -> None:
     for name in ("c", "a", "e", "b", "d"):
-        await repository.insert(connection(name), b"sealed", exclusive=False)
+        await repository.insert(connection(name), b"sealed", Lifetime(), exclusive=False)
     assert await listed(limit=2) == (["a", "b"], 5, "b")
     assert await listed(limit=2, after="b") == (["c", "d"], 5, "d")
     assert await listed(limit=2, after="d") == (["e"], 5, None)
@@ -37,9 +38,9 @@ async def test_pages_follow_each_other_by_name(repository, listed) -> None:
 
 
 async def test_filters_narrow_the_list_and_its_total(repository, listed) -> None:
-    await repository.insert(connection("a", group="eu", tags=["x"], provider="aws"), b"", exclusive=False)
-    await repository.insert(connection("b", group="eu", tags=["y", "x"]), b"", exclusive=False)
-    await repository.insert(connection("c", status="connected"), b"", exclusive=False)
+    await repository.insert(connection("a", group="eu", tags=["x"], provider="aws"), b"", Lifetime(), exclusive=False)
+    await repository.insert(connection("b", group="eu", tags=["y", "x"]), b"", Lifetime(), exclusive=False)
+    await repository.insert(connection("c", status="connected"), b"", Lifetime(), exclusive=False)
     assert await listed(group="eu") == (["a", "b"], 2, None)
     assert await listed(tag="y") == (["b"], 1, None)
     assert await listed(provider="aws", tag="x") == (["a"], 1, None)
@@ -49,7 +50,7 @@ async def test_filters_narrow_the_list_and_its_total(repository, listed) -> None
 
 @pytest.mark.parametrize("limit", [-1, 0, 10**9])
 async def test_a_limit_out_of_bounds_is_brought_back_into_them(repository, listed, limit: int) -> None:
-    await repository.insert(connection("a"), b"", exclusive=False)
+    await repository.insert(connection("a"), b"", Lifetime(), exclusive=False)
     assert (await listed(limit=limit))[0] == ["a"]
 
 

@@ -11,6 +11,7 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 import zstandard
@@ -29,16 +30,25 @@ from kubelore.common.contracts.clusters import (
     ClusterRef,
     ConnectionTest,
     Empty,
+    Group,
+    GroupPage,
+    GroupRef,
     Inspection,
     InspectKubeconfig,
     ListClusters,
+    ListGroups,
     ListRoster,
     PublicKey,
     Removed,
+    RotateKubeconfig,
     TestStep,
+    UpdateCluster,
+    UpdateGroup,
     cluster_event_subject,
 )
 from kubelore.common.contracts.resources import (
+    ClusterMetrics,
+    ClusterMetricsOf,
     ClusterState,
     Column,
     Counts,
@@ -65,6 +75,7 @@ from kubelore.common.contracts.resources import (
     ResolveTypes,
     Row,
     SortKey,
+    SyncCluster,
     TypeInfo,
     Types,
     observer_lease,
@@ -102,6 +113,11 @@ class StandInRegistry:
         self.service.serve(clusters.REMOVE, self.remove)
         self.service.serve(clusters.TEST, self.test)
         self.service.serve(clusters.INSPECT, self.inspect)
+        self.service.serve(clusters.UPDATE, self.update)
+        self.service.serve(clusters.ROTATE, self.rotate)
+        self.service.serve(clusters.LIST_GROUPS, self.list_groups)
+        self.service.serve(clusters.GET_GROUP, self.get_group)
+        self.service.serve(clusters.UPDATE_GROUP, self.update_group)
 
     async def put(self, name: str, **fields: Any) -> None:
         """Onboard a cluster, and say so as the registry does."""
@@ -164,6 +180,33 @@ class StandInRegistry:
     async def test(self, request: ClusterRef) -> ConnectionTest:
         await self.get(request)
         return ConnectionTest(cluster=request.id, ok=True, steps=[TestStep(name="dns", ok=True, detail="")])
+
+    async def update(self, request: UpdateCluster) -> ClusterConnection:
+        said = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not msgspec.UNSET}
+        self.clusters[said.pop("id")] = msgspec.structs.replace(self.clusters[request.id], **said)
+        return self.clusters[request.id]
+
+    async def rotate(self, request: RotateKubeconfig) -> ClusterConnection:
+        box = self.keyring.open_box(request.sealed.kubeconfig, context=f"kubeconfig:{request.id}")
+        self.boxes[request.id] = box.decode()
+        return self.clusters[request.id]
+
+    def _group(self, name: str) -> Group:
+        return Group(name=name, clusters=sum(one.group == name for one in self.clusters.values()))
+
+    async def list_groups(self, request: ListGroups) -> GroupPage:
+        names = sorted({one.group for one in self.clusters.values() if one.group > (request.after or "")})
+        return GroupPage([self._group(name) for name in names], total=len(names))
+
+    async def get_group(self, request: GroupRef) -> Group:
+        return self._group(request.name)
+
+    async def update_group(self, request: UpdateGroup) -> Group:
+        to = request.rename if isinstance(request.rename, str) else request.name
+        for name, one in self.clusters.items():
+            if one.group == request.name:
+                self.clusters[name] = msgspec.structs.replace(one, group=to)
+        return self._group(to)
 
     async def inspect(self, request: InspectKubeconfig) -> Inspection:
         self.boxes["inspect"] = self.keyring.open_box(
@@ -228,6 +271,8 @@ class Replica:
         self.service.serve(resources.RESOLVE, self.resolve)
         self.service.serve(resources.OBSERVERS, self.observers)
         self.service.serve(resources.DICTIONARIES, self.dictionaries)
+        self.service.serve(resources.SYNC, self.sync)
+        self.service.serve(resources.METRICS, self.metrics)
 
     async def observe(self, *names: str) -> None:
         """Hold the leases of clusters, by which the gateway finds their owner."""
@@ -372,6 +417,24 @@ class Replica:
     async def resolve(self, request: ResolveTypes) -> ResolvedTypes:
         await self._asked("resolve", request)
         return ResolvedTypes(sorted(self._known(request.names)))
+
+    async def sync(self, request: SyncCluster) -> ObserverReport:
+        await self._asked("sync", request)
+        return (await self.observers(ObserverRef([request.cluster]))).items[0]
+
+    async def metrics(self, request: ClusterMetricsOf) -> ClusterMetrics:
+        await self._asked("metrics", request)
+        nothing = dict.fromkeys(
+            ("nodes", "pods", "capacity", "allocatable", "requests", "limits", "usage"), None
+        )
+        return ClusterMetrics(
+            cluster=request.cluster,
+            status="live",
+            as_of=1.0,
+            namespaces=[],
+            missing={"usage": "metrics-server is not installed"},
+            **nothing,
+        )
 
     async def observers(self, request: ObserverRef) -> ObserverReports:
         await self._asked("observers", request)

@@ -96,3 +96,51 @@ async def test_a_list_out_of_bounds_is_refused(world) -> None:
         ("continue", "A"),
     ):
         assert (await world.refused("/api/k8s/clusters/list", **{name: value}))[0] == 400, name
+
+
+async def test_a_patch_changes_what_it_names(world) -> None:
+    await world.http.post("/api/k8s/clusters/add", json=BODY)
+    answer = await world.http.patch(
+        "/api/k8s/clusters/prod", json={"tags": ["b"], "group": None, "description": "", "namespaces": ["shop"]}
+    )
+    assert answer.status_code == 200
+    changed = answer.json()
+    assert (changed["tags"], changed["group"], changed["namespaces"]) == (["b"], "g", ["shop"])
+    page = await world.list(clusters="tag:b")
+    assert [state["name"] for state in page["clusters"]] == ["prod"]
+    for wrong in ({"name": "x"}, {"namespaces": ["No"]}, {"tags": ["a,b"]}, {"provider": "nobody"}):
+        assert (await world.http.patch("/api/k8s/clusters/prod", json=wrong)).status_code == 400, wrong
+
+
+async def test_a_rotated_kubeconfig_leaves_the_gateway_sealed(world) -> None:
+    await world.http.post("/api/k8s/clusters/add", json=BODY)
+    answer = await world.http.put("/api/k8s/clusters/prod/kubeconfig", json={"kubeconfig": "token: hunter3"})
+    assert (answer.status_code, answer.json()["name"]) == (200, "prod")
+    assert world.registry.boxes["prod"] == "token: hunter3"
+    assert "hunter3" not in answer.text
+
+
+async def test_sync_and_metrics_are_asked_of_the_replica_that_observes(world) -> None:
+    await world.http.post("/api/k8s/clusters/add", json=BODY)
+    assert (await world.http.post("/api/k8s/clusters/prod/sync")).status_code == 503
+    await world.replica("prod")
+    report = (await world.http.post("/api/k8s/clusters/prod/sync")).json()
+    assert (report["cluster"], report["status"]) == ("prod", "live")
+    assert report["as_of"].startswith("1970-01-01T00:00:01")
+    assert "replica" not in report
+    metrics = (await world.http.get("/api/k8s/clusters/prod/metrics")).json()
+    assert metrics["usage"] is None
+    assert metrics["missing"] == {"usage": "metrics-server is not installed"}
+    assert (await world.refused("/api/k8s/clusters/nope/metrics"))[0] == 404
+
+
+async def test_groups_are_things_of_their_own_whatever_their_names(world) -> None:
+    await world.http.post("/api/k8s/clusters/add", json=BODY)
+    groups = (await world.http.get("/api/k8s/groups")).json()
+    assert [(one["name"], one["clusters"]) for one in groups["items"]] == [("g", 1)]
+    renamed = await world.http.patch("/api/k8s/groups/g", json={"name": "eu / west"})
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "eu / west")
+    assert (await world.http.get("/api/k8s/groups/eu%20%2F%20west")).json()["clusters"] == 1
+    page = await world.list(clusters="group:eu / west")
+    assert [state["name"] for state in page["clusters"]] == ["prod"]
+    assert (await world.http.patch("/api/k8s/groups/g", json={"name": "a,b"})).status_code == 400

@@ -48,7 +48,11 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
 def test_only_kubeconfigs_and_objects_that_are_refused_are_unprocessable(document: dict[str, Any]) -> None:
     unprocessable = {name for name, found in operations(document).items() if "422" in found["responses"]}
     kubeconfigs = {name for name in unprocessable if name.split(" ")[1].startswith("/api/k8s/clusters/")}
-    assert {"POST /api/k8s/clusters/add", "POST /api/k8s/clusters/inspect"} <= kubeconfigs
+    assert kubeconfigs == {
+        "POST /api/k8s/clusters/add",
+        "POST /api/k8s/clusters/inspect",
+        "PUT /api/k8s/clusters/{cluster}/kubeconfig",
+    }
     assert unprocessable - kubeconfigs == {
         "POST /api/k8s/unified/batch",
         "POST /api/k8s/unified/apply",

@@ -49,6 +49,7 @@ from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ReadModel
 from kubelore.resource_ops.service import endpoints
 from kubelore.resource_ops.settings import ResourceOpsSettings
+from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.stack.fixtures import speak_as
 
 POLICY = AddressPolicy(allow_private=True)
@@ -252,7 +253,7 @@ class House:
         bus = await connect(settings, name="resource-ops")
         database = await open_database(settings)
         parts = assemble(settings, bus, database, pace)
-        service = endpoints(bus, Answers(parts.fleet), parts.writer)
+        service = endpoints(bus, Answers(parts.fleet), WholeClusters(parts.fleet), parts.writer)
         await service.start()
         running = parts.background()
         try:
@@ -295,3 +296,33 @@ async def house(settings: CommonSettings) -> AsyncIterator[House]:
         await asyncio.gather(following, return_exceptions=True)
         await made.registry.stop()
     await bus.close()
+
+
+class Asker:
+    """Asks one replica, as the gateway does, and writes to the clusters behind its back."""
+
+    def __init__(self, house, replica, client: KubeClient) -> None:
+        self.house = house
+        self.replica = replica
+        self.client = client
+
+    async def ask(self, endpoint, request, **options: Any):
+        return await self.house.bus.request(endpoint, request, target=self.replica.bus.replica, **options)
+
+    async def create(self, name: str) -> dict[str, Any]:
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        return json.loads(await self.client.create(CONFIG_MAPS, "default", json.dumps(manifest).encode()))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def asker(house, policy) -> AsyncIterator[Asker]:
+    house.add(0)
+    client = KubeClient(read_kubeconfig(house.clusters[0].kubeconfig, None, policy), policy)
+    async with house.replica("a") as replica, client:
+        await wait_for(lambda: _live(replica), "the cluster to be live", 20)
+        yield Asker(house, replica, client)
+
+
+async def _live(replica) -> bool:
+    observer = replica.fleet.observer("sim-01")
+    return observer is not None and observer.state().status == "live"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from kubelore.common.authz import Caller, Grant
 from kubelore.common.contracts import resources
@@ -27,37 +24,12 @@ from kubelore.common.contracts.resources import (
 )
 from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, NotFound, Unavailable
 from kubelore.common.frames import Dictionary, Unpacker
-from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
+from kubelore.common.kube import ResourceType
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import main
 from kubelore.resource_ops.settings import ResourceOpsSettings
 
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
-
-
-class Asker:
-    """Asks one replica, as the gateway does, and writes to the clusters behind its back."""
-
-    def __init__(self, house, replica, client: KubeClient) -> None:
-        self.house = house
-        self.replica = replica
-        self.client = client
-
-    async def ask(self, endpoint, request, **options: Any):
-        return await self.house.bus.request(endpoint, request, target=self.replica.bus.replica, **options)
-
-    async def create(self, name: str) -> dict[str, Any]:
-        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
-        return json.loads(await self.client.create(CONFIG_MAPS, "default", json.dumps(manifest).encode()))
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def asker(house, policy) -> AsyncIterator[Asker]:
-    house.add(0)
-    client = KubeClient(read_kubeconfig(house.clusters[0].kubeconfig, None, policy), policy)
-    async with house.replica("a") as replica, client:
-        await wait_for(lambda: _live(replica), "the cluster to be live", 20)
-        yield Asker(house, replica, client)
 
 
 async def test_a_query_answers_rows_and_names_clusters_that_moved(asker) -> None:
@@ -190,10 +162,6 @@ async def test_the_process_answers_until_it_is_stopped_and_gives_its_clusters_ba
     stopping.set()
     await asyncio.wait_for(running, 15)
     assert await house.leases.holders("observer.") == {}
-
-
-async def _live(replica) -> bool:
-    return await _status(replica, "live")
 
 
 async def _status(replica, status: str) -> bool:

@@ -131,6 +131,14 @@ class Api:
             return error
         return None
 
+    def patch(self, path: str, body: Any) -> Any:
+        """The parsed answer."""
+        return self._call("PATCH", path, json=body)
+
+    def put(self, path: str, body: Any) -> Any:
+        """The parsed answer."""
+        return self._call("PUT", path, json=body)
+
     def delete(self, path: str) -> Any:
         """The parsed answer."""
         return self._call("DELETE", path)

@@ -3,7 +3,8 @@
 A probe runs every 5 s, give or take 10 % so that 500 clusters do not fall into
 step. A failure is confirmed 1 s later, hence a fall is known within 5.5 s + 3 s
 (timeout) + 1 s + 3 s. While down the distance doubles up to 60 s, hence a
-recovery is known within 66 s and one probe.
+recovery is known within 66 s and one probe; or at once, where an observer or a
+connection test has reached it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ class ProbeState:
         self.connected = False
         backoff = min(INTERVAL_S * 2 ** min(self.failures - 2, 5), BACKOFF_LIMIT_S)
         return ("disconnected" if changed else None), self._jittered(max(backoff, INTERVAL_S))
+
+    def believe(self) -> bool:
+        """Somebody else has reached the cluster, and said so; whether that is news."""
+        if self.connected is not False:
+            return False
+        self.failures, self.connected = 0, True
+        return True
 
     def _jittered(self, seconds: float) -> float:
         return seconds * self.random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,7 +1,9 @@
 """The health loop: probes every cluster, records what changed, and says so on the bus.
 
 One replica of the registry runs it (lease `registry.health`); a probe is one
-small request, so that one loop serves 500 clusters.
+small request, so that one loop serves 500 clusters. What others say of a cluster
+(an observer that is live again, a connection test that succeeded) brings the
+next probe forward: a cluster that is back need not wait for its turn.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from kubelore.cluster_registry.health import TIMEOUT_S, ProbeState, Verdict
-from kubelore.cluster_registry.registry import Registry
 from kubelore.cluster_registry.repository import ClusterRepository
+from kubelore.cluster_registry.vault import Vault
 from kubelore.common.bus import Bus
 from kubelore.common.contracts.clusters import ClusterEvent, ListClusters, Status, cluster_event_subject
+from kubelore.common.contracts.flows import CLUSTER_EVENTS
 from kubelore.common.errors import KubeloreError, NotFound, Unauthenticated
 from kubelore.common.kube import AddressPolicy, KubeClient
 from kubelore.common.telemetry import get_logger, outgoing
@@ -22,35 +26,94 @@ from kubelore.common.telemetry import get_logger, outgoing
 log = get_logger(__name__)
 
 ROSTER_S = 5.0
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class Probed:
+    """One cluster with one generation of credentials, as the loop knows it."""
+
+    state: ProbeState = field(default_factory=ProbeState)
+    recorded: str = ""
+    untold: Verdict | None = None
+    decided_at: float = 0.0
+    """When the last verdict fell, in seconds since the epoch: what was said before it is no news."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hear(self, event: ClusterEvent) -> None:
+        """Take in what somebody else says of the cluster."""
+        if self.state.connected is not False or event.at < self.decided_at:
+            return
+        if event.happened == "connected" and self.state.believe():
+            self.recorded, self.untold = "connected", None
+        self.hurry.set()
+
+    def observe(self, error: KubeloreError | None) -> float:
+        """Take in a probe's outcome; seconds until the next one."""
+        verdict, delay = self.state.observe(error is None)
+        if verdict is not None:
+            self.untold, self.decided_at = verdict, time.time()
+        return delay
+
+    async def pause(self, seconds: float) -> None:
+        """Until the next probe is due, or somebody has news."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.hurry.wait()
+        self.hurry.clear()
 
 
 class Prober:
     """Keeps one probing task per cluster for as long as it runs."""
 
     def __init__(
-        self, registry: Registry, repository: ClusterRepository, policy: AddressPolicy, bus: Bus
+        self, vault: Vault, repository: ClusterRepository, policy: AddressPolicy, bus: Bus
     ) -> None:
-        self._registry = registry
+        self._vault = vault
         self._repository = repository
         self._policy = policy
         self._bus = bus
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._probed: dict[str, Probed] = {}
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Follow the roster of clusters until cancelled; its probes end with it."""
+        listening = asyncio.create_task(self._listen())
         try:
             while True:
+                self._changed.clear()
                 try:
                     await self._follow_roster()
                 except KubeloreError as error:
                     log.warning("roster not read", reason=error.reason, detail=error.detail)
-                await asyncio.sleep(ROSTER_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ROSTER_S):
+                        await self._changed.wait()
         finally:
-            tasks = list(self._tasks.values())
+            tasks = [listening, *self._tasks.values()]
             self._tasks.clear()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        """Follow what is said of clusters, until cancelled."""
+        while True:
+            try:
+                async for event in self._bus.subscribe_events(CLUSTER_EVENTS, ClusterEvent):
+                    self._hear(event)
+            except KubeloreError as error:
+                log.warning("cluster events not followed", reason=error.reason, detail=error.detail)
+                await asyncio.sleep(RETRY_S)
+
+    def _hear(self, event: ClusterEvent) -> None:
+        if event.happened in ("added", "removed", "updated"):
+            self._changed.set()
+            return
+        reached = event.happened == "connected" or (event.happened == "synced" and event.detail == "live")
+        if reached and (probed := self._probed.get(event.cluster)) is not None:
+            probed.hear(event)
 
     async def _follow_roster(self) -> None:
         wanted: set[tuple[str, int]] = set()
@@ -79,20 +142,26 @@ class Prober:
     async def _probe_until_gone(self, name: str) -> None:
         with suppress(NotFound):
             cluster, sealed = await self._repository.credentials(name)
-            state, recorded, untold = ProbeState(), "", None
-            async with KubeClient(
-                self._registry.access(cluster, sealed), self._policy, headers=outgoing
-            ) as client:
-                while True:
-                    error = await _probe(client)
-                    verdict, delay = state.observe(error is None)
-                    untold = verdict or untold
-                    status = _status(state, error)
-                    if status is None or (status, untold) == (recorded, None):
-                        pass
-                    elif await self._record(name, status, untold, error):
-                        recorded, untold = status, None
-                    await asyncio.sleep(delay)
+            probed = self._probed[name] = Probed()
+            try:
+                access = self._vault.open(name, sealed)
+                async with KubeClient(access, self._policy, headers=outgoing) as client:
+                    while True:
+                        error = await _probe(client)
+                        delay = probed.observe(error)
+                        await self._follow_up(cluster.id, probed, error)
+                        await probed.pause(delay)
+            finally:
+                if self._probed.get(name) is probed:
+                    del self._probed[name]
+
+    async def _follow_up(self, name: str, probed: Probed, error: KubeloreError | None) -> None:
+        """Write and tell what has changed; what could not be, is tried again after the next probe."""
+        status = _status(probed.state, error)
+        if status is None or (status, probed.untold) == (probed.recorded, None):
+            return
+        if await self._record(name, status, probed.untold, error):
+            probed.recorded, probed.untold = status, None
 
     async def _record(
         self, name: str, status: Status, verdict: Verdict | None, error: KubeloreError | None

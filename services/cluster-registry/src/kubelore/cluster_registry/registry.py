@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
-from typing import Literal
 
-import msgspec
-
+from kubelore.cluster_registry.announcements import Announcements
 from kubelore.cluster_registry.first_contact import Introduction, meet
+from kubelore.cluster_registry.groups import Groups
+from kubelore.cluster_registry.lifetimes import expiry_of, iso_utc, lifetime
+from kubelore.cluster_registry.renewal import check_renewal
 from kubelore.cluster_registry.repository import ClusterRepository
-from kubelore.common.bus import Bus
+from kubelore.cluster_registry.vault import Vault
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts.clusters import (
     AddCluster,
     ClusterConnection,
-    ClusterEvent,
     ClusterPage,
     ClusterRef,
     ConnectionTest,
@@ -28,45 +27,43 @@ from kubelore.common.contracts.clusters import (
     ListRoster,
     PublicKey,
     Removed,
-    cluster_event_subject,
 )
 from kubelore.common.contracts.identity import check_cluster_name, check_namespaces
-from kubelore.common.crypto import Keyring
-from kubelore.common.errors import AlreadyExists, Conflict, IntegrityError, Invalid, KubeloreError
+from kubelore.common.errors import AlreadyExists, Conflict
 from kubelore.common.kube import (
     AddressPolicy,
     ClusterAccess,
     KubeClient,
-    earliest_expiry,
     inspect_kubeconfig,
     read_kubeconfig,
 )
-from kubelore.common.telemetry import get_logger, outgoing
-
-log = get_logger(__name__)
-
-ANNOUNCE_S = 2.0
-"""Less than what is left of any request's deadline: what happened has happened, heard or not."""
+from kubelore.common.telemetry import outgoing
 
 
 class Registry:
     """What the bus endpoints call; every method is one use of the registry."""
 
     def __init__(
-        self, repository: ClusterRepository, keyring: Keyring, policy: AddressPolicy, bus: Bus
+        self,
+        repository: ClusterRepository,
+        vault: Vault,
+        policy: AddressPolicy,
+        announcements: Announcements,
+        groups: Groups,
     ) -> None:
         self._repository = repository
-        self._keyring = keyring
+        self._vault = vault
         self._policy = policy
-        self._bus = bus
+        self._announcements = announcements
+        self._groups = groups
 
     async def recipient(self, _: Empty) -> PublicKey:
         """The key to seal kubeconfigs to."""
-        return PublicKey(self._keyring.recipient().public_key)
+        return PublicKey(self._vault.public_key())
 
     async def inspect(self, request: InspectKubeconfig) -> Inspection:
         """Every context of a kubeconfig, and what would be refused; nothing is stored."""
-        text = self._opened(request.sealed.kubeconfig, "inspect")
+        text = self._vault.kubeconfig(request.sealed.kubeconfig, "inspect")
         return await asyncio.to_thread(inspect_kubeconfig, text, self._policy)
 
     async def add(self, request: AddCluster) -> ClusterConnection:
@@ -82,15 +79,18 @@ class Registry:
         namespaces = check_namespaces(request.namespaces)
         if await self._repository.exists(name):
             raise _name_taken(name)
-        text = self._opened(request.sealed.kubeconfig, name)
+        text = self._vault.kubeconfig(request.sealed.kubeconfig, name)
         # A large kubeconfig takes a second to read; the other requests need not wait for it.
         access = await asyncio.to_thread(read_kubeconfig, text, request.sealed.context, self._policy)
         introduction = await meet(access, self._policy)
         generation = await self._next_generation(request, introduction.uid)
+        if request.renew_token:
+            await check_renewal(access, self._policy)
         cluster = _introduced(request, access, introduction, generation)
         cluster.namespaces = namespaces
+        cluster.group = await self._groups.join(cluster.group)
         await self._insert(cluster, access, exclusive=not request.allow_duplicate)
-        await self._announce(cluster, "added")
+        await self._announcements.tell(cluster, "added")
         return cluster
 
     async def get(self, request: ClusterRef) -> ClusterConnection:
@@ -120,15 +120,22 @@ class Registry:
         cluster = await self._repository.get(request.id)
         await self._repository.remember_former(cluster, iso_utc(time.time()))
         await self._repository.delete(cluster.name)
-        await self._announce(cluster, "removed")
+        await self._announcements.tell(cluster, "removed")
         return Removed(cluster.id)
 
     async def test(self, request: ClusterRef) -> ConnectionTest:
-        """Try the connection now, step by step; raises NotFound."""
+        """Try the connection now, step by step; raises NotFound.
+
+        One that succeeds ends an outage at once: it is written, and told to whoever waits.
+        """
         current_caller().check_cluster(check_cluster_name(request.id))
         cluster, sealed = await self._repository.credentials(request.id)
-        async with KubeClient(self.access(cluster, sealed), self._policy, headers=outgoing) as client:
-            return await client.test(cluster.name, cluster.namespaces)
+        access = self._vault.open(cluster.id, sealed)
+        async with KubeClient(access, self._policy, headers=outgoing) as client:
+            outcome = await client.test(cluster.name, cluster.namespaces)
+        if outcome.ok and await self._repository.recovered(cluster):
+            await self._announcements.tell(cluster, "connected", detail="a connection test succeeded")
+        return outcome
 
     async def credentials(self, request: ClusterRef) -> Credentials:
         """The sealed credentials, for the services that hold the clusters keyring."""
@@ -140,21 +147,6 @@ class Registry:
             sealed=sealed,
             namespaces=cluster.namespaces,
         )
-
-    def access(self, cluster: ClusterConnection, sealed: bytes) -> ClusterAccess:
-        """Open sealed credentials in memory."""
-        plain = self._keyring.open(sealed, context=f"cluster:{cluster.id}")
-        return msgspec.msgpack.decode(plain, type=ClusterAccess)
-
-    def _opened(self, box: bytes, purpose: str) -> str:
-        try:
-            return self._keyring.open_box(box, context=f"kubeconfig:{purpose}").decode()
-        except IntegrityError as error:
-            raise Invalid(
-                "the kubeconfig was not sealed to this registry", remedy="Send it again."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise Invalid("the kubeconfig is not UTF-8 text") from error
 
     async def _next_generation(self, request: AddCluster, uid: str) -> int:
         """A name's generations rise across removals too, so that nobody takes a new cluster for the old one."""
@@ -174,27 +166,13 @@ class Registry:
         # The index alone would let in a cluster that is onboarded only as an allowed duplicate.
         if exclusive and (holder := await self._repository.holder_of(uid)):
             raise _onboarded_as(holder)
-        sealed = self._keyring.seal(msgspec.msgpack.encode(access), context=f"cluster:{cluster.name}")
+        sealed = self._vault.seal(cluster.name, access)
         try:
-            await self._repository.insert(cluster, sealed, exclusive=exclusive)
+            await self._repository.insert(cluster, sealed, lifetime(access), exclusive=exclusive)
         except AlreadyExists as error:
             if await self._repository.exists(cluster.name):
                 raise _name_taken(cluster.name) from error
             raise _onboarded_as(await self._repository.holder_of(uid) or "") from error
-
-    async def _announce(self, cluster: ClusterConnection, happened: Literal["added", "removed"]) -> None:
-        """Tell who waits; whoever does not hear it reads the list again within seconds."""
-        event = ClusterEvent(
-            cluster=cluster.id,
-            happened=happened,
-            at=time.time(),
-            actor=current_caller().subject,
-            generation=cluster.generation,
-        )
-        try:
-            await self._bus.publish_event(cluster_event_subject(event), event, deadline_s=ANNOUNCE_S)
-        except KubeloreError as error:
-            log.warning("event not published", cluster=cluster.id, happened=happened, detail=error.detail)
 
 
 def _introduced(
@@ -218,15 +196,11 @@ def _introduced(
         tags=sorted(set(request.tags)),
         group=request.group,
         description=request.description,
-        credentials_expire_at=_expiry(access),
+        credentials_expire_at=expiry_of(access),
+        renews_token=request.renew_token,
         kube_system_uid=introduction.uid,
         generation=generation,
     )
-
-
-def _expiry(access: ClusterAccess) -> str | None:
-    expires = earliest_expiry(access)
-    return iso_utc(expires.timestamp()) if expires else None
 
 
 def _name_taken(name: str) -> AlreadyExists:
@@ -242,8 +216,3 @@ def _onboarded_as(holder: str) -> AlreadyExists:
         remedy="Use that one, or send allow_duplicate: true.",
         existing=holder,
     )
-
-
-def iso_utc(at: float) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

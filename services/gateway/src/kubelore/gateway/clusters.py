@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
+from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
-from kubelore.common.contracts import clusters
+from kubelore.common.contracts import clusters, resources
 from kubelore.common.contracts.clusters import (
     AddCluster,
     ClusterConnection,
@@ -17,12 +19,16 @@ from kubelore.common.contracts.clusters import (
     InspectKubeconfig,
     ListClusters,
     Provider,
+    RotateKubeconfig,
     Sealed,
     Status,
+    UpdateCluster,
 )
 from kubelore.common.contracts.identity import check_cluster_name
+from kubelore.common.contracts.resources import ClusterMetricsOf, SyncCluster
 from kubelore.common.crypto import Recipient
 from kubelore.gateway.audit.requests import audited
+from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import (
@@ -31,7 +37,11 @@ from kubelore.gateway.schemas import (
     ClusterList,
     InspectBody,
     InspectionReport,
+    MetricsReport,
+    RotateBody,
+    SyncReport,
     TestReport,
+    UpdateClusterBody,
 )
 
 ClusterName = Annotated[str, Path(description="The cluster's name.", examples=["prod-eu"])]
@@ -68,6 +78,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
                 tags=body.tags,
                 description=body.description or "",
                 namespaces=body.namespaces,
+                renew_token=body.renew_token,
                 allow_duplicate=body.allow_duplicate,
                 new_history=body.new_history,
             ),
@@ -105,6 +116,34 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     async def get(cluster: ClusterName) -> Response:
         return _json(_public(await bus.request(clusters.GET, ClusterRef(check_cluster_name(cluster)))))
 
+    @router.patch(
+        "/{cluster}",
+        response_model=Cluster,
+        dependencies=[audited("clusters.update", path="cluster")],
+        summary="Change what is said of a cluster",
+        responses=documented(403, 404),
+    )
+    async def update(cluster: ClusterName, body: UpdateClusterBody) -> Response:
+        said = body.model_dump(exclude_none=True)
+        changed = await bus.request(clusters.UPDATE, UpdateCluster(id=check_cluster_name(cluster), **said))
+        await roster.hurry()
+        return _json(_public(changed))
+
+    @router.put(
+        "/{cluster}/kubeconfig",
+        response_model=Cluster,
+        dependencies=[audited("clusters.rotate", path="cluster")],
+        summary="Rotate the credentials of a cluster",
+        responses=documented(403, 404, 409, 422, 502),
+    )
+    async def rotate(cluster: ClusterName, body: RotateBody) -> Response:
+        name = check_cluster_name(cluster)
+        box = await sealed(body.kubeconfig, body.context, name)
+        request = RotateKubeconfig(id=name, sealed=box, renew_token=body.renew_token)
+        changed = await bus.request(clusters.ROTATE, request)
+        await roster.hurry()
+        return _json(_public(changed))
+
     @router.delete(
         "/{cluster}",
         status_code=204,
@@ -127,6 +166,31 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     async def test(cluster: ClusterName) -> Response:
         return _json(await bus.request(clusters.TEST, ClusterRef(check_cluster_name(cluster))))
 
+    @router.post(
+        "/{cluster}/sync",
+        response_model=SyncReport,
+        dependencies=[audited("clusters.sync", path="cluster")],
+        summary="Look at a cluster again now, and say how every type stands",
+        responses=documented(403, 404),
+    )
+    async def sync(cluster: ClusterName, caller: Annotated[Caller, CallerOf]) -> Response:
+        name, observer = roster.observer(caller, cluster)
+        report = await bus.request(resources.SYNC, SyncCluster(name), target=observer)
+        fields = msgspec.to_builtins(report)
+        del fields["replica"], fields["published"]
+        return _json({**fields, "as_of": _when(report.as_of)})
+
+    @router.get(
+        "/{cluster}/metrics",
+        response_model=MetricsReport,
+        summary="Capacity, requests, limits and usage of a cluster",
+        responses=documented(403, 404),
+    )
+    async def metrics(cluster: ClusterName, caller: Annotated[Caller, CallerOf]) -> Response:
+        name, observer = roster.observer(caller, cluster)
+        found = await bus.request(resources.METRICS, ClusterMetricsOf(name), target=observer)
+        return _json({**msgspec.to_builtins(found), "as_of": _when(found.as_of)})
+
     return router
 
 
@@ -134,6 +198,10 @@ def _public(cluster: ClusterConnection) -> dict[str, Any]:
     fields = msgspec.to_builtins(cluster)
     del fields["kube_system_uid"], fields["generation"]
     return fields
+
+
+def _when(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC)
 
 
 def _json(value: object, status: int = 200) -> Response:

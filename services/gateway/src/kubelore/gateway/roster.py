@@ -123,6 +123,19 @@ class Roster:
         """The replica that observes a cluster, None while nobody does."""
         return self._owners.get(cluster)
 
+    def observer(self, caller: Caller, cluster: str) -> tuple[str, str]:
+        """A cluster that the caller sees, and the replica that observes it.
+
+        Raises what `select` does, and Unavailable while nobody observes it.
+        """
+        (name,) = self.select(caller, [cluster])
+        owner = self._owners.get(name)
+        if owner is None:
+            raise Unavailable(
+                f"no observer holds {name} yet", remedy="Try again in a few seconds.", retry_after_s=5
+            )
+        return name, owner
+
     def by_owner(self, names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
         """Clusters by the replica that observes them, and those that none does."""
         owned: dict[str, list[str]] = {}

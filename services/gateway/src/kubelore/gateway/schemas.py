@@ -16,6 +16,7 @@ Line = Annotated[str, StringConstraints(max_length=200, pattern=LINE)]
 Text = Annotated[str, StringConstraints(max_length=2000, pattern=r"^(?:[^\x00-\x1f\x7f-\x9f]|[\n\t])*$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f\x7f-\x9f,]*$")]
 """A group or a tag: `clusters=` lists them with commas."""
+GroupOrNone = Annotated[str, StringConstraints(max_length=63, pattern=r"^[^\x00-\x1f\x7f-\x9f,]*$")]
 Namespace = Annotated[
     str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 ]
@@ -39,12 +40,82 @@ class AddClusterBody(BaseModel):
     namespaces: list[Namespace] = Field(
         [], max_length=100, description="Observe these alone; empty means the whole cluster."
     )
+    renew_token: bool = Field(
+        False,
+        description="Renew the service account's token before it expires; its account must be allowed to.",
+    )
     allow_duplicate: bool = Field(
         False, description="Add a cluster that is onboarded under another name already."
     )
     new_history: bool = Field(
         False, description="Archive the history of a removed cluster that had this name."
     )
+
+
+class UpdateClusterBody(BaseModel):
+    """Change what is said of a cluster; what is absent or null stays as it is, and empty clears it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    display_name: Line | None = Field(None, description="Empty: the name.")
+    provider: Provider | None = None
+    region: Line | None = None
+    group: GroupOrNone | None = Field(None, description="Empty: in no group. One that is new is made.")
+    tags: list[Word] | None = Field(None, max_length=50, description="All of them; these replace the others.")
+    description: Text | None = None
+    namespaces: list[Namespace] | None = Field(
+        None, max_length=100, description="Observe these alone; empty means the whole cluster."
+    )
+
+
+class RotateBody(BaseModel):
+    """Other credentials for the same cluster."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kubeconfig: Kubeconfig = Field(repr=False, description="The kubeconfig as YAML text, credentials inline.")
+    context: str | None = Field(None, max_length=1000, description="Which context, when there are several.")
+    renew_token: bool = Field(
+        False,
+        description="Renew the service account's token before it expires; its account must be allowed to.",
+    )
+
+
+class CreateGroupBody(BaseModel):
+    """Make a group without members."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Word
+    description: Text = ""
+
+
+class UpdateGroupBody(BaseModel):
+    """Rename a group with all its members, describe it, or both; what is absent or null stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Word | None = Field(None, description="The new name.")
+    description: Text | None = None
+
+
+class ClusterGroup(BaseModel):
+    """A group of clusters."""
+
+    name: str
+    description: str
+    clusters: int = Field(description="How many of its clusters the caller sees.")
+    created_by: str
+    created_at: datetime | None = Field(description="Null for a group that clusters name and nobody made.")
+    updated_at: datetime | None
+
+
+class GroupList(BaseModel):
+    """One page of groups by name."""
+
+    items: list[ClusterGroup]
+    total: int
+    continue_: str | None = Field(None, alias="continue")
 
 
 class InspectBody(BaseModel):
@@ -81,6 +152,7 @@ class Cluster(BaseModel):
     credentials_expire_at: datetime | None = Field(
         description="When the client certificate or the token stops working, where one of them says."
     )
+    renews_token: bool = Field(description="Whether the service account's token is renewed before it expires.")
 
 
 class ClusterList(BaseModel):
@@ -143,6 +215,81 @@ class TestReport(BaseModel):
         {}, description="The verbs allowed, by main type; `*` alone where all are allowed on everything."
     )
     skipped_types: list[str] = Field([], description="Types that may not be listed and watched.")
+
+
+class TypeSync(BaseModel):
+    """How one type of a cluster is observed."""
+
+    type: str
+    status: str = Field(description="live, syncing, stale, skipped (may not be listed), metadata or error.")
+    count: int
+    rv: str
+    detail: str
+
+
+class SyncReport(BaseModel):
+    """How a cluster is observed, after it was looked at again."""
+
+    cluster: str
+    status: Literal["live", "stale", "syncing", "throttled", "error"]
+    as_of: datetime | None = Field(description="When the cluster was last heard of.")
+    error: str | None
+    objects: int
+    incarnation: int = Field(description="Rises when another cluster is found under the name.")
+    types: list[TypeSync]
+
+
+class NodeFigures(BaseModel):
+    """Nodes, those that are ready, and those that take new pods."""
+
+    total: int
+    ready: int
+    schedulable: int
+
+
+class PodFigures(BaseModel):
+    """Pods, and how many are in each phase."""
+
+    total: int
+    by_phase: dict[str, int]
+
+
+class AmountFigures(BaseModel):
+    """CPU and memory as Kubernetes writes them, and as numbers."""
+
+    cpu: str = Field(examples=["7800m"])
+    memory: str = Field(examples=["16Gi"])
+    cpu_cores: float
+    memory_bytes: int
+    pods: int | None = Field(None, description="How many pods fit, with capacity and allocatable.")
+
+
+class UsageFigures(BaseModel):
+    """What the nodes use together, by metrics.k8s.io."""
+
+    cpu: str
+    memory: str
+    cpu_cores: float
+    memory_bytes: int
+    nodes: int = Field(description="How many nodes were measured.")
+    measured_at: str | None
+
+
+class MetricsReport(BaseModel):
+    """Figures of a cluster; what is null is not known, and `missing` says why."""
+
+    cluster: str
+    status: Literal["live", "stale", "syncing", "throttled", "error"]
+    as_of: datetime | None = Field(description="Of all but `usage`, which is asked for now.")
+    namespaces: list[str] = Field(description="Pods, requests and limits are of these alone; empty: of all.")
+    nodes: NodeFigures | None
+    pods: PodFigures | None
+    capacity: AmountFigures | None
+    allocatable: AmountFigures | None
+    requests: AmountFigures | None = Field(description="Of all pods that have not ended.")
+    limits: AmountFigures | None
+    usage: UsageFigures | None
+    missing: dict[str, str] = Field(description="Why a field is null, by field.")
 
 
 class ClusterFreshness(BaseModel):

@@ -19,6 +19,7 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
+from kubelore.gateway.groups import group_routes
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
@@ -66,6 +67,7 @@ def build_app(
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)
     app.include_router(cluster_routes(bus, roster))
+    app.include_router(group_routes(bus, roster))
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))

@@ -29,6 +29,7 @@ from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.repository import OperationRepository
 from kubelore.resource_ops.service import endpoints
 from kubelore.resource_ops.settings import ResourceOpsSettings
+from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
 
 OTHER_FILES = 256
@@ -128,7 +129,7 @@ async def main(settings: ResourceOpsSettings, stopping: asyncio.Event) -> None:
     try:
         await buses.until_prepared(bus)
         parts = assemble(settings, bus, database)
-        service = endpoints(bus, Answers(parts.fleet), parts.writer)
+        service = endpoints(bus, Answers(parts.fleet), WholeClusters(parts.fleet), parts.writer)
         await service.start()
         background = [*parts.background(), asyncio.create_task(bus.until_closed())]
         await process.until_stopped_or_failed(stopping, background)

@@ -11,6 +11,7 @@ from kubelore.common.bus import LeaseLost
 from kubelore.common.errors import KubeloreError
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.incarnation import ClusterReplaced
+from kubelore.resource_ops.rounds import Pause, Rounds
 
 INTERVAL_S = 5.0
 CONFIRM_S = 1.0
@@ -33,6 +34,8 @@ class Contact:
         self._probe = probe
         self._greet = greet
         self._suspected = asyncio.Event()
+        self._pausing = Pause()
+        self.probes = Rounds()
         self.reachable = asyncio.Event()
         self.last_ok: float | None = None
         self.error: str | None = None
@@ -45,13 +48,19 @@ class Contact:
         """A connection broke: probe now rather than in five seconds."""
         self._suspected.set()
 
+    def hurry(self) -> None:
+        """Somebody wants to know now, or has just reached it: probe at once, however long it has been away."""
+        self._suspected.set()
+        self._pausing.cut_short()
+
     async def run(self) -> None:
         """Probe until cancelled. Raises ClusterReplaced and LeaseLost."""
         failures = 0
         while True:
             doubtful = self._suspected.is_set() or failures > 0 or not self.reachable.is_set()
             self._suspected.clear()
-            failures = 0 if await self._answers(doubtful) else failures + 1
+            async with self.probes.one():
+                failures = 0 if await self._answers(doubtful) else failures + 1
             if failures >= 2 and self.reachable.is_set():
                 log.warning("cluster out of reach", error=self.error)
                 self.reachable.clear()
@@ -75,10 +84,8 @@ class Contact:
     async def _pause(self, failures: int) -> None:
         """Wait for the next probe; a suspicion cuts that short, but never below a second, whoever suspects."""
         wait = pause_s(failures)
-        if failures:
-            await asyncio.sleep(wait)
+        if await self._pausing.wait(wait if failures else CONFIRM_S) or failures:
             return
-        await asyncio.sleep(CONFIRM_S)
         try:
             async with asyncio.timeout(wait - CONFIRM_S):
                 await self._suspected.wait()

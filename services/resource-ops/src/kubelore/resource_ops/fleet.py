@@ -161,6 +161,8 @@ class Fleet:
                 async for event in self._bus.subscribe_events(CLUSTER_EVENTS, ClusterEvent):
                     if event.happened in ("added", "removed", "updated"):
                         self._wake.set()
+                    elif event.happened == "connected" and (observer := self.observer(event.cluster)):
+                        observer.recover()
             except KubeloreError as error:
                 log.warning("cluster events not followed", reason=error.reason, detail=error.detail)
                 await asyncio.sleep(RECONCILE_S)

@@ -27,6 +27,7 @@ from kubelore.resource_ops.on_demand import Completion, OnDemand
 from kubelore.resource_ops.positions import namespace_of, position_key, type_of
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.records import RecordMaker
+from kubelore.resource_ops.rounds import Rounds
 from kubelore.resource_ops.rows import Row
 from kubelore.resource_ops.type_watch import Surroundings, TypeWatch, published
 
@@ -42,6 +43,7 @@ NAMED = 5
 LOOK_UP_S = 2.0
 OVER_WATCHES = "over the watch budget"
 OVER_MEMORY = "over the memory budget"
+SETTLE_POLL_S = 0.05
 _FIRST = ("customresourcedefinitions.apiextensions.k8s.io", "namespaces", "nodes", "pods", "deployments.apps")
 """Types listed before others, since people look at them first."""
 
@@ -100,6 +102,52 @@ class ClusterObserver:
         self.silent = False
         self._missing: set[str] = set()
         self._problem: str | None = None
+        self._discoveries = Rounds()
+
+    @property
+    def namespaces(self) -> list[str]:
+        """What it is limited to; empty means the whole cluster."""
+        return list(self._namespaces)
+
+    @property
+    def client(self) -> KubeClient:
+        """The connection to the cluster, for what is asked of it and not held."""
+        return self._client
+
+    def hurry(self) -> None:
+        """Probe, discover, and try again what could not be read, all now; do not wait for it."""
+        self._contact.hurry()
+        self._definitions_changed.set()
+        for watch in self._type_watches():
+            watch.hurry()
+
+    def recover(self) -> None:
+        """Somebody has reached the cluster: probe now, if it is out of reach from here."""
+        if not self._contact.reachable.is_set():
+            self._contact.hurry()
+
+    async def resync(self, within_s: float) -> None:
+        """As `hurry`; returns when all of it is done, or the cluster does not answer, or time is up."""
+        probe, discovery = self._contact.probes.next, self._discoveries.next
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                self.hurry()
+                await self._contact.probes.ended(probe)
+                if not self._contact.reachable.is_set():
+                    return
+                await self._discoveries.ended(discovery)
+                while any(watch.hurried or watch.status == "syncing" for watch in self._type_watches()):  # noqa: ASYNC110 - watches do not tell when they settle
+                    await asyncio.sleep(SETTLE_POLL_S)
+
+    def _type_watches(self) -> list[TypeWatch]:
+        return [watch for parts in self._watches.values() for watch in parts if isinstance(watch, TypeWatch)]
+
+    def unread(self, type_name: str) -> str | None:
+        """Why not all objects of a type are held, None when they are (or were, before it went stale)."""
+        parts = self._watches.get(type_name)
+        if parts is None:
+            return self._contact.error or "the cluster has not been read yet"
+        return next((part.detail or part.status for part in parts if not part.listed), None)
 
     async def run(self) -> None:
         """Observe until cancelled. Raises LeaseLost or ClusterReplaced (in an ExceptionGroup)."""
@@ -170,7 +218,8 @@ class ClusterObserver:
         again = REDISCOVER_S
         while True:
             self._definitions_changed.clear()
-            wait = min(again, await self._discover(group, around))
+            async with self._discoveries.one():
+                wait = min(again, await self._discover(group, around))
             changed = await self._definitions_change(wait)
             again = AGAIN_S if changed else REDISCOVER_S
             if changed:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from kubelore.common.bus import Bus, Service
 from kubelore.common.contracts import resources, writes
 from kubelore.resource_ops.answers import Answers
+from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
 
 VERSION = "0.1.0"
 
 
-def endpoints(bus: Bus, answers: Answers, writer: Writer) -> Service:
+def endpoints(bus: Bus, answers: Answers, whole: WholeClusters, writer: Writer) -> Service:
     """The ADR-32 service: what is read is asked of the replica that holds it, what is written of any."""
     service = Service(bus, resources.SERVICE, VERSION)
     service.serve(resources.QUERY, answers.query)
@@ -27,4 +28,6 @@ def endpoints(bus: Bus, answers: Answers, writer: Writer) -> Service:
     for write in writes.BY_ACTION.values():
         service.serve(write, writer.carry_out)
     service.serve(writes.OPERATIONS, writer.operations)
+    service.serve(resources.SYNC, whole.sync)
+    service.serve(resources.METRICS, whole.metrics)
     return service

@@ -43,26 +43,33 @@ class CertificateAuthority:
     def __init__(self, common_name: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(common_name, ())
-        builder = _builder(self._name, self._name, self._key.public_key())
+        builder = _builder(self._name, self._name, self._key.public_key(), _LIFETIME)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(ca=True), critical=True)
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.identity = Identity(_pem(self._certificate), private_key_pem(self._key))
 
-    def client(self, user: str, groups: Sequence[str] = ()) -> Identity:
+    def client(
+        self, user: str, groups: Sequence[str] = (), lifetime: dt.timedelta | None = None
+    ) -> Identity:
         """A client certificate as Kubernetes reads it: the user is the CN, the groups are the Os."""
-        return self._issue(_name(user, groups), [ExtendedKeyUsageOID.CLIENT_AUTH], [])
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        return self._issue(_name(user, groups), usages, [], lifetime or _LIFETIME)
 
     def server(self, common_name: str, names: Sequence[str]) -> Identity:
         """A serving certificate for DNS names and IP addresses; also good as a client's (etcd wants it)."""
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._issue(_name(common_name, ()), usages, names)
+        return self._issue(_name(common_name, ()), usages, names, _LIFETIME)
 
     def _issue(
-        self, subject: x509.Name, usages: list[x509.ObjectIdentifier], names: Sequence[str]
+        self,
+        subject: x509.Name,
+        usages: list[x509.ObjectIdentifier],
+        names: Sequence[str],
+        lifetime: dt.timedelta,
     ) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(subject, self._name, key.public_key())
+        builder = _builder(subject, self._name, key.public_key(), lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(ca=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -105,7 +112,10 @@ def _name(common_name: str, organizations: Sequence[str]) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    lifetime: dt.timedelta,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -115,7 +125,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATE)
-        .not_valid_after(now + _LIFETIME)
+        .not_valid_after(now + lifetime)
     )
 
 

@@ -22,11 +22,12 @@ from opentelemetry.trace import SpanKind
 
 from kubelore.common.authz import Caller
 from kubelore.common.bus import wire
-from kubelore.common.bus.events import publish_event, subscribe_events
+from kubelore.common.bus.events import publish_alert, publish_event, subscribe_events
 from kubelore.common.bus.service import Service
 from kubelore.common.bus.sessions import receive_reply
 from kubelore.common.bus.streams import StreamLimits, ensure_streams
 from kubelore.common.callers import VERIFY_FILE, CallerSigner, CallerVerifier, outgoing_token
+from kubelore.common.contracts.alerts import CloudEvent
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import DeadlineExceeded, TooLarge, Unavailable
 from kubelore.common.operations import current_operation
@@ -180,6 +181,10 @@ class Bus:
     async def publish_event(self, subject: str, event: msgspec.Struct, *, deadline_s: float = 5.0) -> int:
         """Store a cluster, alert or audit event; see `events.publish_event`."""
         return await publish_event(self, subject, event, deadline_s=deadline_s)
+
+    async def publish_alert(self, subject: str, alert: CloudEvent, *, deadline_s: float = 5.0) -> int:
+        """Store an alert as a CloudEvent; see `events.publish_alert`."""
+        return await publish_alert(self, subject, alert, deadline_s=deadline_s)
 
     def subscribe_events(
         self, pattern: str, kind: type[E], *, durable: str | None = None

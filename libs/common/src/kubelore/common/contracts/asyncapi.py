@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from kubelore.common.contracts import audit, changes, clusters
+from kubelore.common.contracts import alerts, audit, changes, clusters
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.contracts.endpoints import ENDPOINTS
 
@@ -33,6 +33,11 @@ REPLY_HEADERS = {
     "Nats-Service-Error-Code": "Only with an error: its HTTP status; the body is then the error as JSON.",
     "Kubelore-Session": "Only with a large answer: its frames follow on kubelore.v1.session.<this>.out.",
     "Kubelore-Size": "Only with a large answer: its bytes in all.",
+}
+ALERT_HEADERS = {
+    "Content-Type": alerts.CONTENT_TYPE,
+    "Nats-Msg-Id": "<source>:<id> of the event: one published twice is stored once.",
+    "traceparent": "W3C trace context.",
 }
 CHANGE_HEADERS = {
     "Nats-Msg-Id": "<cluster>.<fence>.<number>: a batch sent twice is stored once.",
@@ -53,6 +58,8 @@ _PARAMETERS = {
     "partition": f"p00 to p{changes.PARTITIONS - 1}: CRC-32 of the cluster's id modulo {changes.PARTITIONS}.",
     "audited": "The id of the cluster it was done in; _ where it is none.",
     "action": "What was done: two words joined by a dot.",
+    "severity": "info, warning or critical.",
+    "source": "The service that found it.",
     "happened": "What happened: the member `happened` of the event.",
 }
 
@@ -97,7 +104,7 @@ _Dumper.add_representer(str, _text)
 
 
 def _schemas() -> dict[str, Any]:
-    types: list[Any] = [clusters.ClusterEvent, audit.AuditEvent, *RECORDS]
+    types: list[Any] = [clusters.ClusterEvent, alerts.CloudEvent, alerts.ExpiryData, audit.AuditEvent, *RECORDS]
     for endpoint in ENDPOINTS:
         types += [endpoint.request, endpoint.response]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -162,6 +169,17 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         **_parameters(("audited", "action")),
         "messages": {"event": _ref("components/messages/events.audit")},
     }
+    messages["events.alert"] = {
+        **_message(alerts.CloudEvent.__name__, ALERT_HEADERS),
+        "contentType": alerts.CONTENT_TYPE,
+    }
+    channels["events.alert"] = {
+        "address": "kubelore.v1.events.alert.{cluster}.{severity}.{source}",
+        "description": "CloudEvents 1.0 as JSON, kept for 7 days in the stream EVENTS. With the type "
+        f"{alerts.CREDENTIALS_EXPIRE} the data is an ExpiryData.",
+        **_parameters(("cluster", "severity", "source")),
+        "messages": {"alert": _ref("components/messages/events.alert")},
+    }
     records = [{"$ref": f"#/components/schemas/{record.__name__}"} for record in RECORDS]
     messages["events.resource"] = {
         "summary": "A batch of records of one cluster, in order: at most 100, or about 256 KB.",
@@ -178,6 +196,7 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
     for name, publishers in (
         ("events.cluster", "cluster-registry and resource-ops say what happened to a cluster."),
         ("events.audit", "The gateway says what somebody did, or was refused to do."),
+        ("events.alert", "cluster-registry says when credentials expire."),
         ("events.resource", "The observer of a cluster, in resource-ops, publishes what changed in it."),
     ):
         operations[name] = {"action": "send", "summary": publishers, "channel": _ref(f"channels/{name}")}

@@ -13,6 +13,7 @@ SERVICE = "cluster-registry"
 Provider = Literal["aws", "huawei", "aliyun", "tencent", "azure", "google", "other"]
 Status = Literal["connected", "disconnected", "error"]
 Health = Literal["healthy", "degraded", "unhealthy", "unknown"]
+Happened = Literal["added", "removed", "updated", "connected", "disconnected", "synced"]
 
 
 class ClusterConnection(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -45,6 +46,8 @@ class ClusterConnection(msgspec.Struct, kw_only=True, omit_defaults=False):
     """What of the cluster is observed; empty means all of it."""
     credentials_expire_at: str | None = None
     """When the first of the client certificate and the token stops working; None when neither says."""
+    renews_token: bool = False
+    """Whether Kubelore renews the service account's token before it expires."""
     kube_system_uid: str = ""
     generation: int = 1
     """Rises with every change of credentials or namespaces; an observer reconnects when it does."""
@@ -70,8 +73,31 @@ class AddCluster(msgspec.Struct, kw_only=True):
     description: str = ""
     namespaces: list[str] = []
     """Observe these alone, for credentials that reach no further; empty means the whole cluster."""
+    renew_token: bool = False
+    """Renew the service account's token before it expires; its account must be allowed to."""
     allow_duplicate: bool = False
     new_history: bool = False
+
+
+class UpdateCluster(msgspec.Struct, kw_only=True):
+    """Change what is said of a cluster; what is UNSET stays as it is."""
+
+    id: str
+    display_name: str | msgspec.UnsetType = msgspec.UNSET
+    provider: Provider | msgspec.UnsetType = msgspec.UNSET
+    region: str | msgspec.UnsetType = msgspec.UNSET
+    group: str | msgspec.UnsetType = msgspec.UNSET
+    tags: list[str] | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType = msgspec.UNSET
+    namespaces: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RotateKubeconfig(msgspec.Struct, kw_only=True):
+    """Give a cluster other credentials. The sealed box is bound to the purpose `kubeconfig:<id>`."""
+
+    id: str
+    sealed: Sealed
+    renew_token: bool = False
 
 
 class InspectKubeconfig(msgspec.Struct):
@@ -135,6 +161,53 @@ class ListRoster(msgspec.Struct):
     """A page of every cluster, for the services; `after` is the last name of the page before."""
 
     after: str | None = None
+
+
+class Group(msgspec.Struct, kw_only=True):
+    """A group of clusters, and how many of its members the caller sees."""
+
+    name: str
+    description: str = ""
+    clusters: int = 0
+    created_by: str = ""
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class GroupRef(msgspec.Struct):
+    """Which group."""
+
+    name: str
+
+
+class ListGroups(msgspec.Struct, kw_only=True):
+    """A page of groups; `after` is the last name of the page before."""
+
+    limit: int = 500
+    after: str | None = None
+
+
+class GroupPage(msgspec.Struct):
+    """Groups by name; `next` is the `after` of the page behind, None at the end."""
+
+    items: list[Group]
+    total: int
+    next: str | None = None
+
+
+class CreateGroup(msgspec.Struct, kw_only=True):
+    """Make a group without members."""
+
+    name: str
+    description: str = ""
+
+
+class UpdateGroup(msgspec.Struct, kw_only=True):
+    """Describe a group, or give it another name with all its members; what is UNSET stays as it is."""
+
+    name: str
+    rename: str | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TestStep(msgspec.Struct, kw_only=True):
@@ -208,6 +281,13 @@ LIST = Endpoint(SERVICE, "list", ListClusters, ClusterPage)
 ROSTER = Endpoint(
     SERVICE, "roster", ListRoster, ClusterPage, on_behalf=False, callers=("gateway", "resource-ops")
 )
+UPDATE = Endpoint(SERVICE, "update", UpdateCluster, ClusterConnection)
+ROTATE = Endpoint(SERVICE, "rotate", RotateKubeconfig, ClusterConnection, deadline_s=20.0)
+LIST_GROUPS = Endpoint(SERVICE, "list-groups", ListGroups, GroupPage)
+GET_GROUP = Endpoint(SERVICE, "get-group", GroupRef, Group)
+CREATE_GROUP = Endpoint(SERVICE, "create-group", CreateGroup, Group)
+UPDATE_GROUP = Endpoint(SERVICE, "update-group", UpdateGroup, Group)
+DELETE_GROUP = Endpoint(SERVICE, "delete-group", GroupRef, Empty)
 GET = Endpoint(SERVICE, "get", ClusterRef, ClusterConnection)
 REMOVE = Endpoint(SERVICE, "remove", ClusterRef, Removed)
 TEST = Endpoint(SERVICE, "test", ClusterRef, ConnectionTest, deadline_s=20.0)
@@ -215,14 +295,31 @@ CREDENTIALS = Endpoint(
     SERVICE, "credentials", ClusterRef, Credentials, on_behalf=False, callers=("resource-ops",)
 )
 
-ENDPOINTS = (RECIPIENT, INSPECT, ADD, LIST, ROSTER, GET, REMOVE, TEST, CREDENTIALS)
+ENDPOINTS = (
+    RECIPIENT,
+    INSPECT,
+    ADD,
+    LIST,
+    ROSTER,
+    GET,
+    UPDATE,
+    ROTATE,
+    REMOVE,
+    TEST,
+    CREDENTIALS,
+    LIST_GROUPS,
+    GET_GROUP,
+    CREATE_GROUP,
+    UPDATE_GROUP,
+    DELETE_GROUP,
+)
 
 
 class ClusterEvent(msgspec.Struct, kw_only=True):
     """What happened to a cluster: published on `kubelore.v1.events.cluster.<cluster>.<happened>`."""
 
     cluster: str
-    happened: Literal["added", "removed", "updated", "connected", "disconnected", "synced"]
+    happened: Happened
     at: float
     """Seconds since the epoch, UTC."""
     actor: str = ""

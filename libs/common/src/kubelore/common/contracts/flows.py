@@ -81,12 +81,14 @@ EMISSIONS = (
     Emission("cluster-registry", "kubelore.v1.events.cluster.*.updated"),
     Emission("cluster-registry", "kubelore.v1.events.cluster.*.connected"),
     Emission("cluster-registry", "kubelore.v1.events.cluster.*.disconnected"),
+    Emission("cluster-registry", "kubelore.v1.events.alert.*.*.cluster-registry"),
     Emission("resource-ops", SYNCED_EVENTS),
     Emission("gateway", "kubelore.v1.events.audit.>"),
 )
 
 FOLLOWINGS = (
     Following("cluster-registry", SYNCED_EVENTS),
+    Following("cluster-registry", CLUSTER_EVENTS),
     Following("gateway", CLUSTER_EVENTS),
     Following("resource-ops", CLUSTER_EVENTS),
 )

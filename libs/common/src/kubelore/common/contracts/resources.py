@@ -330,6 +330,79 @@ class Present(msgspec.Struct):
     clusters: int
 
 
+class SyncCluster(msgspec.Struct):
+    """Which cluster to look at again now."""
+
+    cluster: str
+
+
+class ClusterMetricsOf(msgspec.Struct):
+    """Whose figures."""
+
+    cluster: str
+
+
+class Amount(msgspec.Struct, kw_only=True):
+    """CPU and memory as Kubernetes writes quantities, and as numbers: cores and bytes.
+
+    `pods` is how many pods fit, where that is counted.
+    """
+
+    cpu: str
+    memory: str
+    cpu_cores: float
+    memory_bytes: int
+    pods: int | None = None
+
+
+class Usage(msgspec.Struct, kw_only=True):
+    """What `nodes` nodes use together, by metrics.k8s.io, and when the oldest of them was measured."""
+
+    cpu: str
+    memory: str
+    cpu_cores: float
+    memory_bytes: int
+    nodes: int
+    measured_at: str | None = None
+
+
+class NodeCount(msgspec.Struct, kw_only=True):
+    """Nodes, those that are ready, and those that take new pods."""
+
+    total: int
+    ready: int
+    schedulable: int
+
+
+class PodCount(msgspec.Struct, kw_only=True):
+    """Pods, and how many are in each phase."""
+
+    total: int
+    by_phase: dict[str, int]
+
+
+class ClusterMetrics(msgspec.Struct, kw_only=True):
+    """Figures of a whole cluster. What is None is not known; `missing` says why, by field.
+
+    Capacity, requests and limits are counted over what is observed, as of
+    `as_of`; usage is asked of the cluster. Pods that have ended request nothing.
+    """
+
+    cluster: str
+    status: ObserverStatus
+    as_of: float | None
+    namespaces: list[str]
+    """Pods, requests and limits are those of these namespaces alone; empty means all."""
+    nodes: NodeCount | None
+    pods: PodCount | None
+    capacity: Amount | None
+    allocatable: Amount | None
+    requests: Amount | None
+    limits: Amount | None
+    usage: Usage | None
+    missing: dict[str, str]
+
+
 QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0)
 FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0)
 GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
@@ -348,6 +421,8 @@ DICTIONARIES = Endpoint(
     deadline_s=1.0,
     on_behalf=False,
 )
+SYNC = Endpoint(SERVICE, "sync", SyncCluster, ObserverReport, scope="replica", deadline_s=15.0)
+METRICS = Endpoint(SERVICE, "metrics", ClusterMetricsOf, ClusterMetrics, scope="replica", deadline_s=8.0)
 
 PRESENT = Endpoint(
     *(SERVICE, "present", AreYouThere, Present),
@@ -357,7 +432,21 @@ PRESENT = Endpoint(
     callers=(SERVICE,),
 )
 
-ENDPOINTS = (QUERY, FETCH, GET, TYPES, COUNT, DIGESTS, MEANT, RESOLVE, OBSERVERS, DICTIONARIES, PRESENT)
+ENDPOINTS = (
+    QUERY,
+    FETCH,
+    GET,
+    TYPES,
+    COUNT,
+    DIGESTS,
+    MEANT,
+    RESOLVE,
+    OBSERVERS,
+    DICTIONARIES,
+    PRESENT,
+    SYNC,
+    METRICS,
+)
 
 
 def observer_lease(cluster: str) -> str:

@@ -15,7 +15,7 @@ from kubelore.common.kube.discovery import Discovery
 from kubelore.common.kube.errors import WatchListUnsupported, WatchSilent
 from kubelore.common.kube.exec import Channel, ExecStream
 from kubelore.common.kube.kubeconfig import inspect_kubeconfig, read_kubeconfig
-from kubelore.common.kube.kubeconfig_files import inline_kubeconfig
+from kubelore.common.kube.kubeconfig_files import inline_kubeconfig, read_kubeconfig_files
 from kubelore.common.kube.listing import ListPage
 from kubelore.common.kube.meta import ObjectMeta, OwnerReference, decode_meta, metadata_only
 from kubelore.common.kube.resource_type import ResourceType
@@ -42,4 +42,5 @@ __all__ = [
     "inspect_kubeconfig",
     "metadata_only",
     "read_kubeconfig",
+    "read_kubeconfig_files",
 ]

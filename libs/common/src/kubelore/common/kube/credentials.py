@@ -21,8 +21,19 @@ from kubelore.common.kube.access import ClusterAccess
 MAX_CREDENTIAL_BYTES = 512 * 1024
 
 
-class _Claims(msgspec.Struct):
+class Claims(msgspec.Struct):
+    """What a JWT says of itself; nothing of it is verified here."""
+
     exp: float | None = None
+    iat: float | None = None
+    sub: str = ""
+
+    @property
+    def service_account(self) -> tuple[str, str] | None:
+        """Namespace and name of the service account whose token it is."""
+        prefix, _, rest = self.sub.partition("system:serviceaccount:")
+        namespace, separator, name = rest.partition(":")
+        return (namespace, name) if not prefix and separator and namespace and name else None
 
 
 def decode_data(text: str, *, field: str) -> bytes:
@@ -90,16 +101,26 @@ def check_token(token: str, *, now: datetime) -> None:
         )
 
 
-def token_expiry(token: str) -> datetime | None:
-    """When a JWT expires; None for other tokens and for JWTs that do not say."""
+def token_claims(token: str) -> Claims | None:
+    """What a token says of itself; None for one that is no JWT."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        claims = msgspec.json.decode(payload, type=_Claims)
-        return None if claims.exp is None else datetime.fromtimestamp(claims.exp, UTC)
-    except (ValueError, OverflowError, OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(payload, type=Claims)
+    except (ValueError, msgspec.MsgspecError):
+        return None
+
+
+def token_expiry(token: str) -> datetime | None:
+    """When a JWT expires; None for other tokens and for JWTs that do not say."""
+    claims = token_claims(token)
+    if claims is None or claims.exp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(claims.exp, UTC)
+    except (ValueError, OverflowError, OSError):
         return None
 
 

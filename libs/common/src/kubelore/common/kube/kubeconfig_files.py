@@ -1,8 +1,13 @@
-"""Inlines the files that a kubeconfig names: for the CLI, on the user's own machine, never on a server."""
+"""Kubeconfig files, read as kubectl reads them: for the CLI, on the user's own machine, never on a server.
+
+Several files become one, and the files that they name are put in their place.
+"""
 
 from __future__ import annotations
 
 import base64
+import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,32 @@ _CLUSTER_FILES = (("certificate-authority", "certificate-authority-data"),)
 _USER_FILES = (("client-certificate", "client-certificate-data"), ("client-key", "client-key-data"))
 
 
+def read_kubeconfig_files(paths: Sequence[Path]) -> str:
+    """Several kubeconfig files as one, with every named file's content in its place.
+
+    kubectl's rules for `$KUBECONFIG`: of clusters, users and contexts of one name
+    the first wins, as does the first current context; a file that is not there
+    counts for nothing, unless none is. Raises KubeconfigRefused, and OSError and
+    UnicodeDecodeError for a file that cannot be read.
+    """
+    texts = [(path, path.read_text()) for path in paths if path.exists() or path == paths[-1] == paths[0]]
+    if not texts:
+        raise FileNotFoundError(errno.ENOENT, "no such file", ", ".join(str(path) for path in paths))
+    if len(texts) == 1:
+        ((path, text),) = texts
+        return inline_kubeconfig(text, path.parent)
+    merged: dict[str, Any] = {"apiVersion": "v1", "kind": "Config"}
+    found: dict[str, dict[str, Any]] = {"clusters": {}, "users": {}, "contexts": {}}
+    for path, text in texts:
+        config = _document(inline_kubeconfig(text, path.parent))
+        for plural, entries in found.items():
+            for entry in config.get(plural) or ():
+                entries.setdefault(str(entry.get("name")) if isinstance(entry, dict) else "", entry)
+        if config.get("current-context"):
+            merged.setdefault("current-context", config["current-context"])
+    return dump(merged | {plural: list(entries.values()) for plural, entries in found.items()})
+
+
 def inline_kubeconfig(text: str, base_dir: Path) -> str:
     """The same kubeconfig with every named file's content in its place.
 
@@ -22,15 +53,7 @@ def inline_kubeconfig(text: str, base_dir: Path) -> str:
     token as well, which is kubectl's rule. Raises KubeconfigRefused
     (`invalid-yaml`, `file-path` for a file that cannot be read).
     """
-    try:
-        documents = load_documents(text)
-    except KubeloreError as error:
-        raise KubeconfigRefused(
-            f"the text is no readable kubeconfig: {error.detail}",
-            code="invalid-yaml",
-            remedy="check it with `kubectl config view`",
-        ) from error
-    config: dict[str, Any] = documents[0] if documents else {}
+    config = _document(text)
     for cluster in _sections(config, "clusters", "cluster"):
         _inline(cluster, _CLUSTER_FILES, base_dir)
     for user in _sections(config, "users", "user"):
@@ -39,6 +62,18 @@ def inline_kubeconfig(text: str, base_dir: Path) -> str:
             token = _read(user.pop("tokenFile"), base_dir, "tokenFile")
             user["token"] = token.decode(errors="replace").strip()
     return dump(config)
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        documents = load_documents(text)
+    except KubeloreError as error:
+        raise KubeconfigRefused(
+            f"the text is no readable kubeconfig: {error.detail}",
+            code="invalid-yaml",
+            remedy="check it with `kubectl config view`",
+        ) from error
+    return documents[0] if documents else {}
 
 
 def _sections(config: dict[str, Any], plural: str, singular: str) -> list[dict[str, Any]]:

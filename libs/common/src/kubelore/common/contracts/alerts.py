@@ -1,0 +1,63 @@
+"""Alerts as CloudEvents 1.0, so that any subscriber can use them.
+
+Published on `kubelore.v1.events.alert.<cluster>.<severity>.<source>`, in the
+structured mode of the NATS binding: the whole event is the message's JSON body,
+and its `Content-Type` is `application/cloudevents+json`. An alert may come
+twice; `source` and `id` together are the same then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+Severity = Literal["info", "warning", "critical"]
+
+CREDENTIALS_EXPIRE = "io.kubelore.credentials.expire"
+"""The type of alerts about credentials that expire; `data` is an `ExpiryData`."""
+
+
+class CloudEvent(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """One event by the CloudEvents specification 1.0; `time` is RFC 3339 in UTC.
+
+    `severity` is an extension attribute. `source` is a URI reference whose last
+    segment is the service that found it; `subject` is the cluster.
+    """
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: dict[str, Any]
+    severity: Severity
+    specversion: Literal["1.0"] = "1.0"
+    datacontenttype: Literal["application/json"] = "application/json"
+
+
+class ExpiryData(msgspec.Struct, kw_only=True):
+    """A cluster's credentials expire, or have: `days_left` is below zero then."""
+
+    cluster: str
+    what: Literal["certificate", "token"]
+    expires_at: str
+    days_left: int
+    threshold_days: int
+    """Which of the warnings it is: 30, 7 or 1 days before, 0 at the end."""
+    generation: int
+    message: str
+    remedy: str
+
+
+def source_of(service: str) -> str:
+    """The `source` of what a service finds."""
+    return f"/kubelore/{service}"
+
+
+def alert_subject(event: CloudEvent) -> str:
+    """The subject an alert is published on."""
+    service = event.source.rpartition("/")[2]
+    return f"kubelore.v1.events.alert.{event.subject}.{event.severity}.{service}"

@@ -1,0 +1,85 @@
+"""`/api/k8s/groups`: groups of clusters, as things of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Response
+
+from kubelore.common.bus import Bus
+from kubelore.common.contracts import clusters
+from kubelore.common.contracts.clusters import CreateGroup, Group, GroupRef, ListGroups, UpdateGroup
+from kubelore.gateway.audit.requests import audited
+from kubelore.gateway.problems import documented
+from kubelore.gateway.roster import Roster
+from kubelore.gateway.schemas import ClusterGroup, CreateGroupBody, GroupList, UpdateGroupBody
+
+GroupName = Annotated[
+    str, Path(description="The group's name.", min_length=1, max_length=63, examples=["production"])
+]
+
+
+def group_routes(bus: Bus, roster: Roster) -> APIRouter:
+    """The router. A group's name may hold a slash, so it is all of the rest of the path."""
+    router = APIRouter(prefix="/api/k8s/groups", tags=["clusters"])
+
+    @router.get("", response_model=GroupList, summary="List groups of clusters", responses=documented())
+    async def list_groups(
+        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+        continue_: Annotated[str | None, Query(alias="continue", max_length=100)] = None,
+    ) -> Response:
+        page = await bus.request(clusters.LIST_GROUPS, ListGroups(limit=limit, after=continue_))
+        return _json({"items": page.items, "total": page.total, "continue": page.next})
+
+    @router.post(
+        "",
+        status_code=201,
+        response_model=ClusterGroup,
+        dependencies=[audited("groups.create", body="name", of="groups")],
+        summary="Make a group without members",
+        responses=documented(403, 409),
+    )
+    async def create(body: CreateGroupBody) -> Response:
+        request = CreateGroup(name=body.name, description=body.description)
+        return _json(await bus.request(clusters.CREATE_GROUP, request), 201)
+
+    @router.get(
+        "/{group:path}", response_model=ClusterGroup, summary="One group", responses=documented(404)
+    )
+    async def get(group: GroupName) -> Response:
+        return _json(await bus.request(clusters.GET_GROUP, GroupRef(group)))
+
+    @router.patch(
+        "/{group:path}",
+        response_model=ClusterGroup,
+        dependencies=[audited("groups.update", path="group", of="groups")],
+        summary="Rename a group with all its members, or describe it",
+        responses=documented(403, 404, 409),
+    )
+    async def update(group: GroupName, body: UpdateGroupBody) -> Response:
+        request = UpdateGroup(name=group)
+        if body.name is not None:
+            request.rename = body.name
+        if body.description is not None:
+            request.description = body.description
+        changed: Group = await bus.request(clusters.UPDATE_GROUP, request)
+        await roster.hurry()
+        return _json(changed)
+
+    @router.delete(
+        "/{group:path}",
+        status_code=204,
+        dependencies=[audited("groups.delete", path="group", of="groups")],
+        summary="Delete a group that has no members",
+        responses=documented(403, 404, 409),
+    )
+    async def delete(group: GroupName) -> Response:
+        await bus.request(clusters.DELETE_GROUP, GroupRef(group))
+        return Response(status_code=204)
+
+    return router
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
