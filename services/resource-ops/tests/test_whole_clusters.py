@@ -89,7 +89,7 @@ async def test_a_sync_of_a_cluster_that_is_away_says_so_without_waiting(asker) -
     async def live() -> bool:
         return (await sync(asker)).status == "live"
 
-    await wait_for(live, "the cluster to be live", 5)
+    await wait_for(live, "the cluster to be live", 20)
 
 
 async def test_a_contact_that_is_hurried_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:

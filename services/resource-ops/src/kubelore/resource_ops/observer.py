@@ -136,7 +136,7 @@ class ClusterObserver:
                 if not self._contact.reachable.is_set():
                     return
                 await self._discoveries.ended(discovery)
-                while any(watch.hurried or watch.status == "syncing" for watch in self._type_watches()):  # noqa: ASYNC110 - watches do not tell when they settle
+                while any(watch.unsettled for watch in self._type_watches()):  # noqa: ASYNC110 - they tell nobody
                     await asyncio.sleep(SETTLE_POLL_S)
 
     def _type_watches(self) -> list[TypeWatch]:

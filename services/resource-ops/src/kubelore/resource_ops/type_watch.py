@@ -123,9 +123,9 @@ class TypeWatch:
         return TypeState(type=self.type.name, status=self.status, count=count, rv=self.rv, detail=self.detail)
 
     @property
-    def hurried(self) -> bool:
-        """Whether it was told to try again now, and has not begun to."""
-        return self._pausing.cut
+    def unsettled(self) -> bool:
+        """Whether it is about to find out how it stands: it lists, or was told to try again and has not begun."""
+        return self.status == "syncing" or (self._pausing.cut and self.status != "live")
 
     def hurry(self) -> None:
         """Try again now what could not be read, rather than in a minute."""
