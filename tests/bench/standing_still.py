@@ -82,6 +82,8 @@ def _second_replica(world: World) -> Iterator[tuple[subprocess.Popen[bytes], Pat
     path = world.folder / "second-replica.log"
     inherited = Path(f"/proc/{world.stack.pid('resource-ops')}/environ").read_bytes()
     environment = dict(entry.split("=", 1) for entry in inherited.decode().split("\0") if "=" in entry)
+    # Under the first one's name it would be taken for the same.
+    environment.pop("KUBELORE_REPLICA", None)
     environment |= {"KUBELORE_LOG_FORMAT": "json", "KUBELORE_LOG_LEVEL": "INFO"}
     with path.open("wb") as log:
         command = [sys.executable, "-m", "kubelore.resource_ops"]
