@@ -26,14 +26,13 @@ LIVE_WITHIN_S = 120.0
 _LOOK_EVERY_S = 0.2
 ANSWER = Reach("1 s + 50 ms", (1.050,))
 LIVE = Reach("35 s", (35.0,))
-_OBSERVING = "observing"
 
 
 def stopped(world: World) -> list[Row]:
     """Ask for a page until the cluster is live again; how long the slowest answer took, and all of it."""
     world.wait_until_synced(world.stack)
     with _second_replica(world) as (process, log):
-        cluster = _first_cluster(log)
+        cluster = _first_cluster(world, log)
         world.wait_until_synced(world.stack)
         process.send_signal(signal.SIGSTOP)
         begun = time.perf_counter()
@@ -100,12 +99,19 @@ def _second_replica(world: World) -> Iterator[tuple[subprocess.Popen[bytes], Pat
             process.wait()
 
 
-def _first_cluster(log: Path) -> str:
-    """The first cluster that the replica says it observes."""
+def _first_cluster(world: World, log: Path) -> str:
+    """The first cluster that the replica observes, once the one that gave it answers for it no longer."""
+    cluster = _said(log, "observing", "")
+    return _said(world.stack.directory.logs / "resource-ops.log", "no longer answering", cluster)
+
+
+def _said(log: Path, event: str, cluster: str) -> str:
+    """The cluster of the first such event in a log, about this cluster when one is named."""
     deadline = time.monotonic() + OWNS_WITHIN_S
     while True:
-        for line in log.read_text().splitlines():
-            if line.startswith("{") and (said := json.loads(line)).get("event") == _OBSERVING:
+        for line in log.read_text(errors="replace").splitlines():
+            said: dict[str, Any] = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
+            if said.get("event") == event and said["cluster"] == (cluster or said["cluster"]):
                 return said["cluster"]
-        assert time.monotonic() < deadline, f"the second replica got no cluster: {log.read_text()[-2000:]}"
+        assert time.monotonic() < deadline, f"nothing {event} {cluster} in {log.read_text()[-2000:]}"
         time.sleep(_LOOK_EVERY_S)
