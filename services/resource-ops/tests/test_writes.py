@@ -298,6 +298,34 @@ async def test_of_a_secret_only_the_names_of_keys_are_told(hand) -> None:
 
 
 @pytest.mark.parametrize(
+    "patch",
+    [
+        [{"op": "copy", "from": "/data/key", "path": "/metadata/labels/shown"}],
+        [{"op": "move", "from": "/data/key", "path": "/metadata/finalizers/0"}],
+        [{"op": "copy", "from": "/data", "path": "/metadata/annotations"}],
+        [{"op": "test", "path": "/data/key", "value": "c2hvcnR2YWx1ZQ"}],
+        [{"op": "test", "path": "", "value": {}}],
+    ],
+)
+async def test_no_patch_moves_a_secrets_value_to_where_it_is_read_or_guesses_at_it(hand, patch) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "kept", "labels": {"a": "b"}},
+        "data": {"key": "c2hvcnR2YWx1ZXM="},
+    }
+    made = await hand.apply(secret, OPERATOR)
+    for dry_run in (False, True):
+        body = json.dumps(patch).encode()
+        error = await hand.refused(Patch(id=made.id, patch=body, type="json", dry_run=dry_run), OPERATOR)
+        assert isinstance(error, Invalid)
+        assert "Add, replace and remove" in str(error.remedy)
+    assert (await hand.live(SECRETS, "kept"))["metadata"]["labels"] == {"a": "b"}
+    allowed = b'[{"op":"test","path":"/metadata/labels/a","value":"b"},{"op":"add","path":"/data/new","value":"eA=="}]'
+    assert "data.new" in changed(await hand.write(Patch(id=made.id, patch=allowed, type="json"), OPERATOR))
+
+
+@pytest.mark.parametrize(
     ("manifest", "kind"),
     [
         (b"{", BadRequest),

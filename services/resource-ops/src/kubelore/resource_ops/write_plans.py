@@ -29,6 +29,7 @@ from kubelore.common.kube.writing import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, S
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 RESTARTABLE = ("deployments.apps", "statefulsets.apps", "daemonsets.apps")
 MAX_REPLICAS = 2**31 - 1
+SECRETS = "secrets"
 
 _CONTENT_TYPES: dict[PatchType, str] = {
     "merge": MERGE_PATCH,
@@ -131,7 +132,7 @@ def sending(write: Write, found: ResourceType, live: Object | None, now: datetim
         case Apply():
             return _apply(write)
         case Patch():
-            return _patch(write)
+            return _patch(write, found)
         case Scale():
             return _scale(write, found)
         case Restart():
@@ -150,9 +151,11 @@ def _apply(write: Apply) -> Sending:
     return Sending(msgspec.json.encode(manifest), APPLY_PATCH)
 
 
-def _patch(write: Patch) -> Sending:
+def _patch(write: Patch, found: ResourceType) -> Sending:
     body = _decoded_patch(write)
     if isinstance(body, list):
+        if found.name == SECRETS:
+            _check_moves_no_value(body)
         paths = {"uid": "/metadata/uid", "resourceVersion": "/metadata/resourceVersion"}
         tests = [
             {"op": "test", "path": paths[field], "value": value}
@@ -160,6 +163,19 @@ def _patch(write: Patch) -> Sending:
         ]
         return Sending(msgspec.json.encode([*tests, *body]), JSON_PATCH)
     return Sending(_encoded(body, write), _CONTENT_TYPES[write.type])
+
+
+def _check_moves_no_value(operations: list[Any]) -> None:
+    """Raise Invalid for a JSON patch that would show a Secret's value: moved to where values are read, or guessed."""
+    for operation in operations:
+        told = operation if isinstance(operation, dict) else {}
+        kind = told.get("op")
+        place = told.get("from") if kind in ("copy", "move") else told.get("path") if kind == "test" else None
+        if place is not None and not str(place).startswith("/metadata/"):
+            raise Invalid(
+                f"a JSON patch of a Secret may not {kind} {str(place)[:100]!r}: that could show a value",
+                remedy="Add, replace and remove keys of data instead.",
+            )
 
 
 def _decoded_patch(write: Patch) -> Any:

@@ -44,11 +44,17 @@ from kubelore.resource_ops.reach import LEAST_REDISCOVER_S, Reach, Reached
 from kubelore.resource_ops.repository import Due, Operation, OperationRepository
 from kubelore.resource_ops.type_names import resolve
 from kubelore.resource_ops.write_outcomes import Object, hidden_changes, told, with_owners, without_quotes
-from kubelore.resource_ops.write_plans import check_words, read_manifest, sending, target_of, type_of_manifest
+from kubelore.resource_ops.write_plans import (
+    SECRETS,
+    check_words,
+    read_manifest,
+    sending,
+    target_of,
+    type_of_manifest,
+)
 
 log = get_logger(__name__)
 
-SECRETS = "secrets"
 CONCLUDE_TRIES = 3
 _CONCLUDE_PAUSE_S = 0.5
 _ACTIONS: dict[type, Action] = {
