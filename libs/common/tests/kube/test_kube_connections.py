@@ -343,3 +343,32 @@ async def test_a_proxy_gets_a_tunnel_and_no_credentials(
     assert heads[0].startswith(f"CONNECT 127.0.0.1:{api.port} ".encode())
     assert b"a-token" not in heads[0]
     assert api.requests[0].headers["Authorization"] == "Bearer a-token"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+async def test_a_server_that_repeats_the_token_in_its_error_does_not_get_it_shown(
+    start_api: Any, lenient: AddressPolicy, status: int
+) -> None:
+    async def repeating(request: web.Request) -> web.Response:
+        return web.Response(status=status, text=f"you sent {request.headers['Authorization']}")
+
+    api = await start_api(repeating)
+    access = ClusterAccess(server=api.server, ca_pem=api.authority.pem, token="canary-0123456789")
+    async with KubeClient(access, lenient) as client:
+        with pytest.raises(KubeloreError) as refusal:
+            await client.get(PODS, "default", "a")
+    shown = repr((refusal.value.detail, refusal.value.remedy, refusal.value.extra))
+    assert "canary" not in shown
+    assert "you sent Bearer [redacted]" in shown
+
+
+@pytest.mark.parametrize(("status", "unknown"), [(502, True), (504, True), (503, False), (422, False)])
+async def test_a_write_that_something_in_between_gave_up_on_is_of_unknown_outcome(
+    start_api: Any, lenient: AddressPolicy, status: int, unknown: bool
+) -> None:
+    api = await start_api(answering(failing(status, "Timeout", retryAfterSeconds=3), status))
+    async with KubeClient(api.access, lenient) as client:
+        with pytest.raises(KubeloreError) as refusal:
+            await client.patch(PODS, "default", "a", b"{}")
+    assert (refusal.value.extra.get("outcome") == "unknown") is unknown
+    assert ("retry_after_s" in refusal.value.extra) is not unknown

@@ -36,6 +36,8 @@ STREAM_CONNECTIONS = 512
 CONNECT_TIMEOUT_S = 5.0
 # API servers close idle connections after some minutes; dropping them first avoids most broken requests.
 KEEPALIVE_S = 45.0
+_OPEN_ENDED = frozenset({502, 504})
+"""After these a write may have been carried out: something in between, or the API server, did not wait for its end."""
 
 NETWORK_ERRORS = (aiohttp.ClientError, OSError)
 """What the network raises; TimeoutError is an OSError."""
@@ -235,11 +237,12 @@ class Transport:
         *,
         stream: bool,
     ) -> AsyncIterator[ClientResponse]:
+        headers = await self._headers(accept, content_type)
         response = await self._session(stream=stream).request(
             method,
             self.url(path, query),
             data=body,
-            headers=await self._headers(accept, content_type),
+            headers=headers,
             allow_redirects=False,
             proxy=self.access.proxy_url or None,
             server_hostname=self.access.tls_server_name or None,
@@ -247,13 +250,14 @@ class Transport:
         )
         try:
             if response.status >= 300:
+                said = await _read_some(response, MAX_ERROR_BODY)
                 error = status_error(
                     response.status,
-                    await _read_some(response, MAX_ERROR_BODY),
+                    _without_credential(said, headers),
                     retry_after=response.headers.get("Retry-After"),
                 )
                 self._rejected(error)
-                raise error
+                raise _left_open(error) if method != "GET" and response.status in _OPEN_ENDED else error
             yield response
         finally:
             # A response read to its end has given its connection back already; any other must not be reused.
@@ -347,6 +351,12 @@ async def _read_some(response: ClientResponse, max_bytes: int) -> bytes:
     return bytes(body[:max_bytes])
 
 
+def _without_credential(said: bytes, headers: Mapping[str, str]) -> bytes:
+    """An error's words without the token that was sent, which proxies and servers for debugging repeat."""
+    token = headers.get("Authorization", "").removeprefix("Bearer ")
+    return said.replace(token.encode(), b"[redacted]") if token else said
+
+
 def _late(method: str, path: str, limit_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the API server did not answer {method} {path} within {limit_s:g} s",
@@ -357,5 +367,12 @@ def _late(method: str, path: str, limit_s: float) -> DeadlineExceeded:
 def _marked(method: str, error: KubeloreError) -> KubeloreError:
     """Say of a write that nobody knows whether it happened, unless it surely never left."""
     if method != "GET" and error.extra.get("step") not in ("dns", "tcp", "tls"):
-        error.extra["outcome"] = "unknown"
+        return _left_open(error)
+    return error
+
+
+def _left_open(error: KubeloreError) -> KubeloreError:
+    """Say that nobody knows whether a write happened; when to send it again is then no question of time."""
+    error.extra["outcome"] = "unknown"
+    error.extra.pop("retry_after_s", None)
     return error
