@@ -29,9 +29,10 @@ from kubelore.stack.layout import DataDirectory, RunningStack
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("KUBELORE_URL", "KUBELORE_TOKEN", "KUBELORE_DATA"):
+    for name in ("KUBELORE_URL", "KUBELORE_TOKEN", "KUBELORE_DATA", "KUBELORE_TARGET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -84,6 +84,7 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.errors import BadRequest, KubeloreError, NotFound
 from kubelore.common.frames import Dictionary, Head
 from kubelore.common.kube.selectors import LabelSelector
+from kubelore.common.operations import current_operation
 from kubelore.common.settings import CommonSettings
 from kubelore.gateway.__main__ import main
 from kubelore.gateway.settings import GatewaySettings
@@ -104,6 +105,9 @@ class StandInRegistry:
         self.boxes: dict[str, str] = {}
         self.failure: KubeloreError | None = None
         self.during_add: Callable[[AddCluster], Awaitable[ClusterConnection]] | None = None
+        self.tested: list[str] = []
+        self.may_test = asyncio.Event()
+        self.may_test.set()
         self.service = Service(bus, clusters.SERVICE, "0.0.1")
         self.service.serve(clusters.RECIPIENT, self.recipient)
         self.service.serve(clusters.LIST, self.list)
@@ -179,6 +183,8 @@ class StandInRegistry:
 
     async def test(self, request: ClusterRef) -> ConnectionTest:
         await self.get(request)
+        self.tested.append(current_operation())
+        await self.may_test.wait()
         return ConnectionTest(cluster=request.id, ok=True, steps=[TestStep(name="dns", ok=True, detail="")])
 
     async def update(self, request: UpdateCluster) -> ClusterConnection:
@@ -546,9 +552,20 @@ class World:
         assert answer.json()["status"] == answer.status_code
         return answer.status_code, answer.json()
 
-    async def watching(self, last_event_id: str = "", **query: Any) -> AsyncIterator[Events]:
+    async def token(self, name: str = "somebody", expires_in_s: int = 600, **grant: Any) -> dict[str, Any]:
+        """A new token, `token` being its secret."""
+        body = {"name": name, "grants": [{"role": "viewer", **grant}], "expires_in_s": expires_in_s}
+        answer = await self.http.post("/api/tokens", json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def watching(
+        self, last_event_id: str = "", client: httpx.AsyncClient | None = None, **query: Any
+    ) -> AsyncIterator[Events]:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        async with self.http.stream("GET", "/api/k8s/unified/watch", params=query, headers=headers) as answer:
+        async with (client or self.http).stream(
+            "GET", "/api/k8s/unified/watch", params=query, headers=headers
+        ) as answer:
             assert answer.status_code == 200, await answer.aread()
             events = Events(answer)
             async with aclosing(answer.aiter_raw()):
@@ -620,6 +637,42 @@ def mongo_of() -> Iterator[Callable[[CommonSettings], Tamperer]]:
     yield open_for
     for one in made:
         one.close()
+
+
+@asynccontextmanager
+async def gateway(chosen: GatewaySettings) -> AsyncGenerator[str]:
+    """A gateway that is ready, in this process; its URL."""
+    stopping = asyncio.Event()
+    serving = asyncio.create_task(main(chosen, stopping))
+    url = f"http://127.0.0.1:{chosen.gateway_port}"
+    try:
+        async with httpx.AsyncClient(base_url=url) as client:
+
+            async def ready() -> bool:
+                if serving.done():
+                    serving.result()
+                return (await client.get("/readyz")).status_code == 200
+
+            await wait_for(ready, "the gateway to be ready", 20, every=0.02, ignoring=(httpx.TransportError,))
+        yield url
+    finally:
+        stopping.set()
+        async with asyncio.timeout(15):
+            with suppress(KubeloreError):
+                await serving
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def another(world: World) -> AsyncIterator[Callable[..., Awaitable[httpx.AsyncClient]]]:
+    """Start another gateway over the same bus and database, with other settings; a client without credentials."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**different: Any) -> httpx.AsyncClient:
+            values = {**world.settings.model_dump(), "gateway_port": free_port(), "replica": "", **different}
+            url = await stack.enter_async_context(gateway(GatewaySettings(**values)))
+            return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
+
+        yield start
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -16,7 +16,9 @@ from kubelore.common.errors import Invalid, Unavailable
 from kubelore.common.operations import is_operation_id
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.limits import Limits
+from kubelore.gateway.origins import Origins
 from kubelore.gateway.problems import Boundary
+from kubelore.gateway.rates import Buckets
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
 
@@ -78,7 +80,8 @@ async def test_a_websocket_is_refused_before_it_is_accepted() -> None:
     async def send(message) -> None:
         sent.append(message)
 
-    await Authentication(never, TOKEN)({"type": "websocket", "path": "/", "headers": []}, None, send)
+    nobody = Authentication(never, None, Origins(), Buckets(0, 1), Buckets(0, 1))
+    await nobody({"type": "websocket", "path": "/", "headers": []}, None, send)
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 

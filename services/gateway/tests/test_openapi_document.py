@@ -31,9 +31,13 @@ def test_the_published_document_is_the_generated_one() -> None:
     assert PUBLISHED.read_text() == openapi.render(), remedy
 
 
-def test_every_call_needs_the_token(document: dict[str, Any]) -> None:
-    (scheme,) = document["security"][0]
-    assert document["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+def test_every_call_needs_a_token_or_a_session(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    asked = [schemes[name] for need in document["security"] for name in need]
+    assert [(scheme["type"], scheme.get("scheme", scheme.get("in"))) for scheme in asked] == [
+        ("http", "bearer"),
+        ("apiKey", "cookie"),
+    ]
     assert all("security" not in operation for operation in operations(document).values())
 
 
@@ -59,3 +63,10 @@ def test_only_kubeconfigs_and_objects_that_are_refused_are_unprocessable(documen
         "PATCH /api/k8s/unified/resources/{id}",
         "DELETE /api/k8s/unified/resources/{id}",
     }
+
+
+def test_whatever_changes_something_takes_a_key_for_retries(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        takes = "Idempotency-Key" in [parameter["name"] for parameter in operation.get("parameters", ())]
+        assert takes == (not name.startswith("GET ")), name
+        assert not takes or "409" in operation["responses"], name

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from kubelore.cli import (
+    access,
     audit,
     changing,
     clusters,
@@ -54,9 +55,12 @@ def root(
     data: Annotated[
         Path | None, typer.Option(envvar="KUBELORE_DATA", help="Data directory of a stack on this machine.")
     ] = None,
+    target: Annotated[
+        str, typer.Option(envvar="KUBELORE_TARGET", help="A Kubelore that you logged in to, by its name.")
+    ] = "",
 ) -> None:
     """Operate every Kubernetes cluster from one place."""
-    context.obj = Target(url, token, data)
+    context.obj = Target(url, token, data, target)
 
 
 # The stack on this machine.
@@ -65,6 +69,11 @@ app.command("down")(up.down)
 app.command("status")(up.status)
 app.add_typer(keyring.app, name="keyring")
 app.add_typer(audit.app, name="audit")
+# Who gets in.
+app.command("login")(access.login)
+app.command("logout")(access.logout)
+app.command("whoami")(access.whoami)
+app.add_typer(access.tokens, name="tokens")
 # What is in the clusters.
 app.add_typer(clusters.app, name="clusters")
 app.command("get")(get.get)

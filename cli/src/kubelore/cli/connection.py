@@ -1,8 +1,9 @@
 """How the CLI finds a running Kubelore, and talks to it.
 
-URL and token come from `--url` and `--token`, else from KUBELORE_URL and
-KUBELORE_TOKEN, else from the data directory of a stack on this machine. The
-token of a data directory is sent to that stack only, never to another URL.
+URL and token come from `--url` and `--token` (KUBELORE_URL, KUBELORE_TOKEN),
+else from the login that `--target` names, else from the data directory that
+`--data` names, else from the last login, else from a stack on this machine. The
+token of a login or of a data directory is sent to its own URL, never to another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from kubelore.cli.logins import Logins
 from kubelore.common.errors import (
     DeadlineExceeded,
     KubeloreError,
@@ -43,6 +45,7 @@ class Target:
     url: str = ""
     token: str = field(default="", repr=False)
     data: Path | None = None
+    login: str = ""
 
     def directory(self) -> Path:
         """The data directory: the one named, else the default."""
@@ -51,25 +54,46 @@ class Target:
         return self.data.expanduser().absolute() if self.data else default_data_directory()
 
     def resolve(self) -> tuple[str, str]:
-        """URL and token. Raises `Unavailable` or `Unauthenticated`, saying what to do."""
-        if self.url and self.token:
-            return self.url.rstrip("/"), self.token
+        """URL and token. Raises `Unavailable`, `Unauthenticated` or `NotFound`, saying what to do."""
+        url = self.url.rstrip("/")
+        if url and self.token:
+            return url, self.token
+        logins = Logins.load()
+        name = self.login or ("" if self.data or url or self.token else logins.current)
+        if name:
+            chosen = logins.get(name)
+            if url in ("", chosen.url):
+                return chosen.url, self.token or chosen.token
+        elif url and (known := logins.of_url(url)):
+            return url, known.token
+        return self._on_this_machine(url)
+
+    def _on_this_machine(self, url: str) -> tuple[str, str]:
+        local = self.local_url() if not url or self._running() else ""
+        if self.token:
+            return url or local, self.token
+        if url and url != local:
+            raise Unauthenticated(
+                f"no token for {url}", remedy="`kubelore login` keeps one, or give it with --token."
+            )
+        from kubelore.stack.layout import DataDirectory
+
+        return local, DataDirectory(self.directory()).admin_token.read_text().strip()
+
+    def local_url(self) -> str:
+        """Where the stack of the data directory answers. Raises `Unavailable` when none runs."""
+        if not (url := self._running()):
+            raise Unavailable(
+                f"no Kubelore runs on {self.directory()}",
+                remedy="Start it with `kubelore up`, or log in to a running one: `kubelore login URL`.",
+            )
+        return url
+
+    def _running(self) -> str:
         from kubelore.stack.layout import DataDirectory, RunningStack
 
-        directory = DataDirectory(self.directory())
-        running = RunningStack.now(directory)
-        local = running.url if running is not None and running.phase != "stopping" else ""
-        url = (self.url or local).rstrip("/")
-        if not url:
-            raise Unavailable(
-                f"no Kubelore runs on {directory.root}",
-                remedy="Start it with `kubelore up`, or name a running one with --url and --token.",
-            )
-        if self.token:
-            return url, self.token
-        if url != local:
-            raise Unauthenticated(f"no token for {url}", remedy="Give it with --token or KUBELORE_TOKEN.")
-        return url, directory.admin_token.read_text().strip()
+        running = RunningStack.now(DataDirectory(self.directory()))
+        return running.url.rstrip("/") if running is not None and running.phase != "stopping" else ""
 
 
 class ApiError(Exception):
@@ -188,10 +212,16 @@ class Api:
 @contextlib.contextmanager
 def connect(context: typer.Context) -> Iterator[Api]:
     """The API that the options before the command lead to. Raises what `Target.resolve` does."""
+    target = context.find_object(Target) or Target()
+    with at(*target.resolve()) as api:
+        yield api
+
+
+@contextlib.contextmanager
+def at(url: str, token: str) -> Iterator[Api]:
+    """The API at a URL, with a token."""
     import httpx
 
-    target = context.find_object(Target) or Target()
-    url, token = target.resolve()
     headers = {"Authorization": f"Bearer {token}", "User-Agent": "kubelore-cli"}
     with httpx.Client(base_url=url, headers=headers, timeout=REQUEST_S, follow_redirects=False) as client:
         yield Api(client)

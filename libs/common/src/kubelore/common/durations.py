@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365 * 86400
 
 
@@ -33,3 +35,14 @@ _SPANS = (
     (2 * YEAR, DAY, "d", 0, ""),
     (8 * YEAR, YEAR, "y", DAY, "d"),
 )
+
+_UNITS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY, "y": YEAR}
+_WRITTEN = re.compile(r"(?:\d{1,9}[smhdy])+")
+_PART = re.compile(r"(\d+)([smhdy])")
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a span as `human_duration` and people write it: `30d`, `12h`, `1h30m`. Raises ValueError."""
+    if not _WRITTEN.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is no span of time: write 30d, 12h or 1h30m")
+    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))

@@ -25,6 +25,7 @@ from kubelore.gateway.repository import AuditRepository
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.service import build_app
 from kubelore.gateway.settings import GatewaySettings
+from kubelore.gateway.store import Store
 
 log = get_logger(__name__)
 
@@ -35,9 +36,11 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set, then let requests end within five seconds."""
     keyring = Keyring.load(settings.keyring_dir / "gateway.json")
     database = await open_database(settings)
+    store = Store(settings, database, keyring)
     bus = await buses.connect(settings, name="gateway", signer=CallerSigner(keyring.signer()))
     try:
         await buses.until_prepared(bus)
+        await store.prepare()
         repository = AuditRepository(database)
         await repository.prepare()
         publisher = AuditPublisher(bus)
@@ -54,6 +57,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             roster,
             buses.Feed(bus),
             continuation,
+            store,
             audit_log,
             repository,
             Auditor(repository, heads),
@@ -76,6 +80,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         auditing = asyncio.create_task(audit_log.run())
         background = [
             asyncio.create_task(roster.run()),
+            asyncio.create_task(store.watch()),
             asyncio.create_task(bus.until_closed()),
             asyncio.create_task(publisher.run()),
             asyncio.create_task(keep_under_lease(leases, keeper)),

@@ -1,8 +1,9 @@
 """The OpenAPI document as the API really answers.
 
 FastAPI describes what it would do by itself: errors as JSON, 422 for a request
-that does not validate, nothing of a token that a middleware checks. Here errors
-are problem documents, a malformed request is 400, and every call needs the token.
+that does not validate, nothing of what middleware checks. Here errors are problem
+documents, a malformed request is 400, every call needs a token or a session,
+and whatever changes something takes an Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -13,10 +14,36 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from kubelore.gateway.idempotency import KEY_HEADER
+from kubelore.gateway.operations import MUTATING
+from kubelore.gateway.origins import Origins
 from kubelore.gateway.problems import MEDIA_TYPE, Problem
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _UNUSED = ("HTTPValidationError", "ValidationError")
+
+_SCHEMES = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API token, the administrator's token, or a token of the OpenID provider.",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": Origins().cookie,
+        "description": "A browser's session; its name begins with `__Host-` where KUBELORE_PUBLIC_URL is https. "
+        "All but GET needs the header X-CSRF-Token and an Origin of our own.",
+    },
+}
+
+_IDEMPOTENCY_KEY = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "description": "The same request with the same key is done once, and answered the same for 24 hours.",
+}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -29,8 +56,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _corrected(document: dict[str, Any]) -> dict[str, Any]:
-    for operation in _operations(document):
+    for method, operation in _operations(document):
         responses = operation["responses"]
+        if method.upper() in MUTATING:
+            operation.setdefault("parameters", []).append(dict(_IDEMPOTENCY_KEY))
+            responses.setdefault("409", {"description": "Conflict", **_problem()})
         if _schema(responses.get("422", {})) != _PROBLEM:
             responses.pop("422", None)
         if "requestBody" in operation:
@@ -43,16 +73,14 @@ def _corrected(document: dict[str, Any]) -> dict[str, Any]:
     for name in _UNUSED:
         schemas.pop(name, None)
     schemas.setdefault("Problem", Problem.model_json_schema())
-    document["components"]["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "description": "The token that `kubelore up` printed."}
-    }
-    document["security"] = [{"token": []}]
+    document["components"]["securitySchemes"] = _SCHEMES
+    document["security"] = [{"token": []}, {"session": []}]
     return document
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in document["paths"].values():
-        yield from path.values()
+        yield from path.items()
 
 
 def _schema(response: dict[str, Any]) -> Any:

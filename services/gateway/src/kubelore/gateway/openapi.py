@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,8 +17,9 @@ from kubelore.gateway.settings import GatewaySettings
 def application() -> FastAPI:
     """The gateway's routes, to be described and not to be called: nothing of what they would ask is there."""
     absent: Any = None
+    undone: Any = SimpleNamespace(credentials=None, attempts=None, sealer=None, reachable=False)
     settings = GatewaySettings(admin_token=SecretStr("never-used-for-anything"))
-    return build_app(settings, absent, absent, absent, absent, absent, absent, absent)
+    return build_app(settings, absent, absent, absent, absent, undone, absent, absent, absent)
 
 
 def render() -> str:

@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -39,7 +39,13 @@ class Problem(BaseModel):
     )
     detail: str = Field(description="What went wrong, for a person.")
     remedy: str | None = Field(None, description="What to do about it.")
-    code: str | None = Field(None, description="For a refused kubeconfig: the rule that refused it.")
+    code: str | None = Field(
+        None, description="Which rule refused it, where a reason has several: of a kubeconfig, of a retry ..."
+    )
+    operation_id: str | None = Field(None, description="Of a retried request: the operation it began.")
+    outcome: Literal["done", "unknown"] | None = Field(
+        None, description="Of a retried request whose answer is not there: what is known of it."
+    )
     trace_id: str | None = None
 
 
@@ -47,7 +53,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that answers these errors, besides the ones that all can."""
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {}}}
-        for status in (400, 401, 503, 504, *statuses)
+        for status in (400, 401, 403, 429, 503, 504, *statuses)
     }
 
 

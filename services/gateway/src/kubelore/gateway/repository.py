@@ -1,15 +1,19 @@
-"""The only place with queries to MongoDB: the entries of the audit log."""
+"""The only place with queries to MongoDB: audit entries, tokens, browser sessions, and answers kept for retries."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from kubelore.common.authz import Grant
 from kubelore.common.crypto.chain import Link
+from kubelore.common.errors import AlreadyExists, NotFound
 from kubelore.common.store import Condition, Database, gt, gte, lt, lte, one_of, position, present
 from kubelore.gateway.audit.entries import Entry
 
@@ -162,3 +166,170 @@ def _entry(document: Mapping[str, Any]) -> Entry:
         return msgspec.convert(_content(document), Entry)
     except msgspec.ValidationError:
         return Entry(at=_made(document), action="unreadable", outcome="unknown")
+
+
+EXPIRED_FOR_S = 7 * 24 * 3600
+"""Expired tokens are listed for so long, for whoever wonders why one stopped working."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as it is kept: the hash of its secret, and what it may do until when."""
+
+    id: str
+    name: str
+    subject: str
+    digest: bytes
+    grants: tuple[Grant, ...]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None = None
+
+
+class TokenRepository:
+    """Tokens by id."""
+
+    def __init__(self, database: Database) -> None:
+        self._tokens = database.collection("tokens")
+
+    async def prepare(self) -> None:
+        """Make the index that lets expired tokens go."""
+        await self._tokens.ensure_index([("expires_at", 1)], expire_after_s=EXPIRED_FOR_S)
+
+    async def insert(self, token: Token) -> None:
+        """Store a new token."""
+        await self._tokens.insert(_document(token))
+
+    async def get(self, token_id: str) -> Token | None:
+        """One token, None when there is none or it was revoked."""
+        found = await self._tokens.find_one({"_id": token_id})
+        return _record(found, Token) if found is not None else None
+
+    async def page(self, limit: int, after: str | None) -> list[Token]:
+        """Tokens behind an id, in the order of ids."""
+        found = await self._tokens.find({}, limit=limit, after=[after] if after else None)
+        return [_record(document, Token) for document in found]
+
+    async def count(self) -> int:
+        """How many there are."""
+        return await self._tokens.count()
+
+    async def delete(self, token_id: str) -> bool:
+        """Revoke a token; whether there was one."""
+        return await self._tokens.delete(token_id)
+
+    async def used(self, token_id: str, at: datetime) -> None:
+        """Note when a token was used; one that is gone stays gone."""
+        with suppress(NotFound):
+            await self._tokens.update(token_id, {"last_used_at": at})
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A browser's session: the hash of its secret, and the credential that it stands for.
+
+    `proof` ties it to that credential's own secret where nothing else would end
+    it (the administrator's token in the settings was changed).
+    """
+
+    id: str
+    digest: bytes
+    subject: str
+    credential: str
+    grants: tuple[Grant, ...]
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
+    proof: str = ""
+
+
+class SessionRepository:
+    """Sessions by id."""
+
+    def __init__(self, database: Database) -> None:
+        self._sessions = database.collection("sessions")
+
+    async def prepare(self) -> None:
+        """Make the index that lets ended sessions go."""
+        await self._sessions.ensure_index([("expires_at", 1)], expire_after_s=0)
+
+    async def insert(self, session: Session) -> None:
+        """Store a new session."""
+        await self._sessions.insert(_document(session))
+
+    async def get(self, session_id: str) -> Session | None:
+        """One session, None when there is none or it was ended."""
+        found = await self._sessions.find_one({"_id": session_id})
+        return _record(found, Session) if found is not None else None
+
+    async def seen(self, session_id: str, at: datetime) -> None:
+        """Note that a session is in use; one that is gone stays gone."""
+        with suppress(NotFound):
+            await self._sessions.update(session_id, {"seen_at": at})
+
+    async def delete(self, session_id: str) -> bool:
+        """End a session; whether there was one."""
+        return await self._sessions.delete(session_id)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with an Idempotency-Key: which it was, and how it ended.
+
+    While it runs `alive_until` is moved on; one that is `running` past it died.
+    """
+
+    id: str
+    fingerprint: bytes
+    operation: str
+    state: str
+    alive_until: datetime
+    expires_at: datetime
+    status: int = 0
+    sealed: bytes = b""
+
+
+class AttemptRepository:
+    """Attempts by the hash of caller and key; that only one can be inserted is the lock."""
+
+    def __init__(self, database: Database) -> None:
+        self._attempts = database.collection("attempts")
+
+    async def prepare(self) -> None:
+        """Make the index that lets old attempts go."""
+        await self._attempts.ensure_index([("expires_at", 1)], expire_after_s=0)
+
+    async def begin(self, attempt: Attempt) -> Attempt | None:
+        """Take the key. None when it is ours, else the attempt that has it."""
+        try:
+            await self._attempts.insert(_document(attempt))
+        except AlreadyExists:
+            # It may be gone by now: then the caller sees its own, which is in nobody's way.
+            found = await self._attempts.find_one({"_id": attempt.id})
+            return _record(found, Attempt) if found is not None else attempt
+        return None
+
+    async def alive(self, attempt: Attempt, until: datetime) -> None:
+        """Say that the request still runs."""
+        await self._change(attempt, {"alive_until": until})
+
+    async def finish(self, attempt: Attempt, changes: Mapping[str, Any]) -> None:
+        """Keep how the request ended."""
+        await self._change(attempt, changes)
+
+    async def release(self, attempt: Attempt) -> None:
+        """Let the key be used again: nothing was done."""
+        await self._attempts.delete_many({"_id": attempt.id, "operation": attempt.operation})
+
+    async def _change(self, attempt: Attempt, changes: Mapping[str, Any]) -> None:
+        with suppress(NotFound):
+            await self._attempts.update(attempt.id, changes, expect={"operation": attempt.operation})
+
+
+def _document(record: Token | Session | Attempt) -> dict[str, Any]:
+    fields = msgspec.to_builtins(record, builtin_types=(bytes, datetime))
+    return {"_id": fields.pop("id"), **fields}
+
+
+def _record(document: dict[str, Any], kind: type[Any]) -> Any:
+    fields = {**document, "id": document["_id"]}
+    del fields["_id"]
+    return msgspec.convert(fields, kind)

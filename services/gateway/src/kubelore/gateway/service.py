@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Response
 
 from kubelore.common.bus import Bus, Feed
+from kubelore.gateway.access import access_routes
 from kubelore.gateway.audit.endpoints import audit_routes
 from kubelore.gateway.audit.log import AuditLog
 from kubelore.gateway.audit.requests import Audit, check_audited
@@ -20,15 +21,20 @@ from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.groups import group_routes
+from kubelore.gateway.idempotency import Idempotency
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
+from kubelore.gateway.origins import Origins
 from kubelore.gateway.overview import overview_routes
 from kubelore.gateway.problems import Boundary, install
+from kubelore.gateway.query_names import KnownQuery
+from kubelore.gateway.rates import Buckets
 from kubelore.gateway.repository import AuditRepository
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.static_pages import serve_pages
+from kubelore.gateway.store import Store
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
 from kubelore.gateway.watch import Watches
@@ -36,8 +42,9 @@ from kubelore.gateway.writes import write_routes
 
 DESCRIPTION = """Operate every Kubernetes cluster from one place.
 
-Send the token as `Authorization: Bearer <token>`. Errors are problem documents
-(RFC 9457) with a machine-readable `reason` and, where there is one, a `remedy`.
+Send a token as `Authorization: Bearer <token>`, or in a browser open a session. Errors are
+problem documents (RFC 9457) with a machine-readable `reason` and, where there is one, a `remedy`.
+Whatever changes something takes an `Idempotency-Key` and answers an `Operation-Id`.
 """
 
 
@@ -47,11 +54,12 @@ def build_app(
     roster: Roster,
     feed: Feed,
     continuation: Continuation,
+    store: Store,
     audit_log: AuditLog,
     audit_entries: AuditRepository,
     auditor: Auditor,
 ) -> FastAPI:
-    """The ASGI application over a connected bus."""
+    """The ASGI application over a connected bus and an open store."""
     app = FastAPI(
         title="Kubelore",
         version=version("kubelore-gateway"),
@@ -61,11 +69,14 @@ def build_app(
         openapi_url="/openapi.json",
         # A redirect would be built from the Host header, which anybody may write.
         redirect_slashes=False,
+        dependencies=[KnownQuery],
         # Its spans carry whole paths and queries: names of objects, and what people search for. See `tracing`.
         telemetry={"tracing": False, "logs": False},
     )
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)
+    origins = Origins(settings.public_url, settings.allowed_origins)
+    app.include_router(access_routes(store.credentials, origins))
     app.include_router(cluster_routes(bus, roster))
     app.include_router(group_routes(bus, roster))
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
@@ -78,13 +89,21 @@ def build_app(
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)
     metrics.watch("kubelore_clusters", "Clusters onboarded, as this gateway knows.", lambda: roster.count())
     app.include_router(metrics_routes(bus, metrics))
-    _health(app, bus, roster, audit_log)
+    _health(app, bus, roster, store, audit_log)
     serve_pages(app)
     install(app)
     check_audited(app)
     app.openapi = partial(describe, app)
     # The last is the outermost.
-    app.add_middleware(Authentication, token=settings.read_admin_token())
+    app.add_middleware(Idempotency, attempts=store.attempts, sealer=store.sealer)
+    app.add_middleware(
+        Authentication,
+        credentials=store.credentials,
+        origins=origins,
+        failures=Buckets(settings.failures_per_second, settings.failures_burst),
+        requests=Buckets(settings.requests_per_second, settings.requests_burst),
+        trusted=settings.trusted_proxies,
+    )
     app.add_middleware(Boundary)
     app.add_middleware(Audit, log=audit_log, trusted=settings.trusted_proxies)
     app.add_middleware(Operations)
@@ -94,7 +113,7 @@ def build_app(
     return app
 
 
-def _health(app: FastAPI, bus: Bus, roster: Roster, audit_log: AuditLog) -> None:
+def _health(app: FastAPI, bus: Bus, roster: Roster, store: Store, audit_log: AuditLog) -> None:
     async def livez() -> Response:
         return Response("ok", media_type="text/plain")
 
@@ -104,6 +123,7 @@ def _health(app: FastAPI, bus: Bus, roster: Roster, audit_log: AuditLog) -> None
             ("cluster-registry", roster.ready),
             # Once it was open: while it cannot be written, what only reads goes on.
             ("audit", audit_log.opened.is_set()),
+            ("database", store.reachable),
         )
         missing = [name for name, fine in parts if not fine]
         text = "ok" if not missing else f"waiting for {', '.join(missing)}"

@@ -16,11 +16,12 @@ from kubelore.common.contracts.resources import Get
 from kubelore.common.kube.documents import dump
 from kubelore.gateway.answering import freshness, list_answer
 from kubelore.gateway.continuation import Continuation
-from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.dependencies import CallerOf, WatcherOf
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import OneItem, ResourceList
+from kubelore.gateway.standing import Standing
 from kubelore.gateway.watch import Watches, WatchRequest
 
 POSITION_MAX_AGE_S = 0.1
@@ -144,11 +145,11 @@ def unified_routes(
         response_class=StreamingResponse,
         responses={
             200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-            **documented(404, 429),
+            **documented(403, 404, 429),
         },
     )
     async def watch(
-        caller: Annotated[Caller, CallerOf],
+        standing: Annotated[Standing, WatcherOf],
         type_: Types = "",
         clusters: Clusters = "",
         namespace: Namespaces = "",
@@ -158,7 +159,7 @@ def unified_routes(
         last_event_id: Annotated[str, Header(max_length=100)] = "",
     ) -> Response:
         asked = WatchRequest(
-            caller=caller,
+            standing=standing,
             types=comma(type_),
             clusters=comma(clusters),
             namespaces=comma(namespace),

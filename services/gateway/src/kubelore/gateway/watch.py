@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Literal
+from typing import Literal, NoReturn
 
 import msgspec
 import zstandard
@@ -27,6 +27,7 @@ from kubelore.gateway.event_stream import EventStream, Slots
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.selection import Selection
+from kubelore.gateway.standing import Standing
 
 log = get_logger(__name__)
 
@@ -39,13 +40,18 @@ Reason = Literal["missed", "joined", "left", "too-large"]
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a client wants to see; empty means everything that its caller may see, and `since` from now on."""
 
-    caller: Caller
+    standing: Standing
     types: list[str]
     clusters: list[str]
     namespaces: list[str]
     labels: str
     fields: str
     since: str
+
+    @property
+    def caller(self) -> Caller:
+        """Who wants to see it."""
+        return self.standing.caller
 
 
 class Watches:
@@ -90,28 +96,33 @@ class _Stream:
         self._roster = roster
         self._selection = selection
         self._caller = asked.caller
+        self._standing = asked.standing
         self._selectors = asked.clusters
         self._at = since
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Everything that is sent, until the reader leaves or an error ends it."""
         yield b": connected\n\n"
+        lapse = asyncio.ensure_future(self._standing.lapse())
         try:
-            async with aclosing(self._rounds()) as chunks:
+            async with aclosing(self._rounds(lapse)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except KubeloreError as error:
             log.warning("watch ended", reason=error.reason, detail=error.detail)
             yield _frame("error", self._at, {"reason": error.reason, "detail": error.detail})
+        finally:
+            lapse.cancel()
+            await asyncio.gather(lapse, return_exceptions=True)
 
-    async def _rounds(self) -> AsyncGenerator[bytes]:
+    async def _rounds(self, lapse: asyncio.Future[NoReturn]) -> AsyncGenerator[bytes]:
         """Follow the feed anew whenever the clusters have changed, and say which came and went."""
         members = self._members()
         while True:
             news = self._roster.news()
             every = not self._selectors and self._caller.unrestricted
             chosen = None if every else frozenset(members)
-            async with aclosing(self._until(news, self._follow(chosen))) as chunks:
+            async with aclosing(self._until(news, lapse, self._follow(chosen))) as chunks:
                 async for chunk in chunks:
                     yield chunk
             before, members = members, self._members()
@@ -124,16 +135,23 @@ class _Stream:
         names = self._roster.matching(self._caller, self._selectors)
         return {name: self._roster.generation(name) for name in names}
 
-    async def _until(self, news: asyncio.Event, source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """What comes from `source`, and bookmarks while nothing does, until there is news."""
+    async def _until(
+        self, news: asyncio.Event, lapse: asyncio.Future[NoReturn], source: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """What comes from `source`, and bookmarks while nothing does, until there is news.
+
+        Raises what ends the caller's standing, before anything else is sent.
+        """
         changed = asyncio.ensure_future(news.wait())
         pending: asyncio.Future[bytes | None] | None = None
         try:
             while True:
                 pending = pending or asyncio.ensure_future(anext(source, None))
                 await asyncio.wait(
-                    {pending, changed}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+                    {pending, changed, lapse}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
                 )
+                if lapse.done():
+                    lapse.result()
                 if pending.done():
                     chunk, pending = pending.result(), None
                     if chunk is None:
