@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 
+import msgspec
 import pytest
 
+from kubelore.cluster_registry.renewal import check_renewal
 from kubelore.common.authz import Caller as Somebody
 from kubelore.common.authz import Grant
 from kubelore.common.callers import acting_as
 from kubelore.common.contracts import clusters
-from kubelore.common.contracts.clusters import ClusterRef, UpdateCluster
+from kubelore.common.contracts.clusters import ClusterRef, ListClusters, UpdateCluster
 from kubelore.common.crypto import Keyring
 from kubelore.common.errors import BadRequest, Conflict, Forbidden, Invalid, KubeconfigRefused, NotFound
+from kubelore.common.kube import AddressPolicy, read_kubeconfig
 from kubelore.kubesim.faults import Faults
 from kubelore.lab.waiting import wait_for
 
 VIEWER = Somebody(subject="vera", grants=(Grant(role="viewer"),))
+NARROW = Somebody(subject="nora", grants=(Grant(role="admin", namespaces=("team-a",)),))
+POLICY = AddressPolicy(allow_private=True)
 
 
 async def test_an_update_changes_what_it_names_and_nothing_else(registry) -> None:
@@ -144,3 +151,37 @@ async def test_what_is_removed_is_gone_at_once_and_what_comes_after_is_another(
         return former is not None and former.generation == 1
 
     await wait_for(remembered, "the name to be remembered")
+
+
+async def test_what_changed_since_it_was_remembered_is_not_removed(registry, repository) -> None:
+    """A generation that came between remembering and removing would come again, with the old credentials behind it."""
+    stale = await registry.add("prod")
+    await registry.update("prod", namespaces=["team-a"])
+    with pytest.raises(Conflict):
+        await repository.delete(stale)
+    assert (await registry.get("prod")).generation == 2
+
+
+async def test_who_sees_some_namespaces_is_told_neither_figures_nor_names_of_others(registry, repository) -> None:
+    await registry.add("prod", namespaces=["team-a", "team-b"])
+    await repository.update("prod", resource_count=42)
+    with acting_as(NARROW):
+        (listed,) = (await registry.bus.request(clusters.LIST, ListClusters())).items
+        shown = [listed, await registry.get("prod")]
+        with pytest.raises(Forbidden):
+            await registry.test("prod")
+    assert [(one.resource_count, one.namespaces) for one in shown] == [(None, ["team-a"])] * 2
+    with acting_as(VIEWER):
+        whole = await registry.get("prod")
+    assert (whole.resource_count, whole.namespaces) == (42, ["team-a", "team-b"])
+
+
+@pytest.mark.parametrize("made_at", [-1e300, -1e18, 0])
+async def test_a_token_that_says_absurd_things_of_its_life_is_only_refused(fleet, made_at) -> None:
+    claims = {"sub": "system:serviceaccount:a:b", "iat": made_at, "exp": 4e9}
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    access = msgspec.structs.replace(
+        read_kubeconfig(fleet[0].kubeconfig, None, POLICY), token=f"e30.{body}.x", client_cert_pem=b""
+    )
+    with pytest.raises(Invalid, match="cannot be renewed"):
+        await check_renewal(access, POLICY)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
+
 from kubelore.cluster_registry.announcements import Announcements
 from kubelore.cluster_registry.first_contact import Introduction, meet
 from kubelore.cluster_registry.groups import Groups
@@ -12,6 +14,7 @@ from kubelore.cluster_registry.lifetimes import expiry_of, iso_utc, lifetime
 from kubelore.cluster_registry.renewal import check_renewal
 from kubelore.cluster_registry.repository import ClusterRepository
 from kubelore.cluster_registry.vault import Vault
+from kubelore.common.authz import Caller
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts.clusters import (
     AddCluster,
@@ -95,8 +98,9 @@ class Registry:
 
     async def get(self, request: ClusterRef) -> ClusterConnection:
         """One cluster; raises NotFound."""
-        current_caller().check_cluster(check_cluster_name(request.id))
-        return await self._repository.get(request.id)
+        caller = current_caller()
+        caller.check_cluster(check_cluster_name(request.id))
+        return _shown_to(caller, await self._repository.get(request.id))
 
     async def list(self, request: ListClusters) -> ClusterPage:
         """One page of the clusters that the caller sees, by name."""
@@ -104,14 +108,18 @@ class Registry:
         if caller.unrestricted:
             return await self._repository.page(request)
         visible = [name for name in await self._repository.names() if caller.sees(name)]
-        return await self._repository.page(request, among=visible)
+        page = await self._repository.page(request, among=visible)
+        page.items = [_shown_to(caller, item) for item in page.items]
+        return page
 
     async def roster(self, request: ListRoster) -> ClusterPage:
         """One page of all clusters by name, for the services."""
         return await self._repository.page(ListClusters(after=request.after))
 
     async def remove(self, request: ClusterRef) -> Removed:
-        """Forget a cluster's credentials and stop observing it; its history stays. Raises NotFound.
+        """Forget a cluster's credentials and stop observing it; its history stays.
+
+        Raises NotFound, and Conflict when its credentials or namespaces change at that moment.
 
         The name is remembered before the cluster goes: dying in between leaves
         the cluster, and removing it again heals.
@@ -119,16 +127,18 @@ class Registry:
         current_caller().check_whole_cluster(check_cluster_name(request.id), "remove", "admin")
         cluster = await self._repository.get(request.id)
         await self._repository.remember_former(cluster, iso_utc(time.time()))
-        await self._repository.delete(cluster.name)
+        # Only as it was remembered: what got new credentials meanwhile has a generation that must not come again.
+        await self._repository.delete(cluster)
         await self._announcements.tell(cluster, "removed")
         return Removed(cluster.id)
 
     async def test(self, request: ClusterRef) -> ConnectionTest:
-        """Try the connection now, step by step; raises NotFound.
+        """Try the connection now, step by step; raises NotFound and Forbidden.
 
+        It tells what Kubelore's credentials may do in every namespace, so it is for those who read them all.
         One that succeeds ends an outage at once: it is written, and told to whoever waits.
         """
-        current_caller().check_cluster(check_cluster_name(request.id))
+        current_caller().check_whole_cluster(check_cluster_name(request.id), "test the connection of")
         cluster, sealed = await self._repository.credentials(request.id)
         access = self._vault.open(cluster.id, sealed)
         async with KubeClient(access, self._policy, headers=outgoing) as client:
@@ -200,6 +210,18 @@ def _introduced(
         renews_token=request.renew_token,
         kube_system_uid=introduction.uid,
         generation=generation,
+    )
+
+
+def _shown_to(caller: Caller, cluster: ClusterConnection) -> ClusterConnection:
+    """A cluster without figures of the whole of it, and names of namespaces, that are not for the caller."""
+    granted = caller.namespaces(cluster.id)
+    if granted.everything:
+        return cluster
+    return msgspec.structs.replace(
+        cluster,
+        resource_count=None,
+        namespaces=[name for name in cluster.namespaces if granted.matches(name)],
     )
 
 

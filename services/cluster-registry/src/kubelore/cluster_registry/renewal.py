@@ -30,6 +30,8 @@ log = get_logger(__name__)
 AT_ONCE = 8
 LEAST_LIFE_S = 600
 """The shortest life of a token that an API server gives."""
+LONGEST_LIFE_S = 10 * 366 * 86_400
+"""No token is asked for a longer life, whatever the one before says of itself."""
 RENEWAL_S = 10.0
 
 SERVICE_ACCOUNTS = ResourceType(
@@ -126,10 +128,11 @@ async def _request(client: KubeClient, access: ClusterAccess, *, dry_run: bool =
     if claims is None or claims.service_account is None or claims.exp is None or claims.iat is None:
         raise Invalid("the token is no service account's, or does not say how long it lasts")
     namespace, name = claims.service_account
+    life = round(min(max(LEAST_LIFE_S, claims.exp - claims.iat), LONGEST_LIFE_S))
     request: dict[str, Any] = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
-        "spec": {"expirationSeconds": max(LEAST_LIFE_S, round(claims.exp - claims.iat))},
+        "spec": {"expirationSeconds": life},
     }
     raw = await client.create(
         SERVICE_ACCOUNTS,

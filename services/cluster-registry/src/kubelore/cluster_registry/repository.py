@@ -174,9 +174,13 @@ class ClusterRepository:
         more = len(documents) > limit
         return ClusterPage(items=items, total=total, next=items[-1].name if more else None)
 
-    async def delete(self, name: str) -> bool:
-        """Remove a cluster with its credentials; whether there was one."""
-        return await self._clusters.delete(name)
+    async def delete(self, cluster: ClusterConnection) -> bool:
+        """Remove a cluster with its credentials; whether it was there.
+
+        Raises Conflict when another has got the name since it was read, or other credentials.
+        """
+        expect = {"created_at": cluster.created_at, "generation": cluster.generation}
+        return await self._clusters.delete(cluster.id, expect=expect)
 
     async def remember_former(self, cluster: ClusterConnection, removed_at: str) -> None:
         """Keep what a removed cluster was, since its history stays under its name."""

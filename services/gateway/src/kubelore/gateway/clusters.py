@@ -161,7 +161,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         response_model=TestReport,
         dependencies=[audited("clusters.test", path="cluster")],
         summary="Test the connection, step by step",
-        responses=documented(404),
+        responses=documented(403, 404),
     )
     async def test(cluster: ClusterName) -> Response:
         return _json(await bus.request(clusters.TEST, ClusterRef(check_cluster_name(cluster))))
