@@ -149,10 +149,9 @@ async def test_a_write_whose_end_nobody_saw_is_found_afterwards_and_never_made_t
     assert await arguments() == ["first", "once"]
 
 
-async def test_a_write_that_was_intended_and_never_sent_stays_unknown(
+async def test_a_write_before_which_the_object_could_not_be_read_was_certainly_not_made(
     own_kubelore, plane, slow_way, told
 ) -> None:
-    """Whoever asks is told that nobody knows: that it cannot be found is no proof that it did not happen."""
     await own_kubelore.onboard("victim", slow_way.kubeconfig)
     await plane.kubectl()("create", "configmap", "untouched", "-n", NAMESPACE)
     slow_way.delay_s = 3600.0
@@ -160,8 +159,7 @@ async def test_a_write_that_was_intended_and_never_sent_stays_unknown(
     answer = await own_kubelore.http.patch(
         path, json={"data": {"a": "1"}}, headers={"Content-Type": "application/merge-patch+json"}, timeout=90
     )
-    # Not even what it is now could be read, so that nothing was intended, and that is certain.
-    assert answer.status_code == 504
+    assert answer.status_code in (503, 504), answer.text
     assert "outcome" not in answer.json()
     recorded = await own_kubelore.http.get(f"/api/k8s/operations/{answer.headers['operation-id']}")
     assert recorded.status_code == 404

@@ -123,11 +123,10 @@ class Outbox:
         if found.state == "probable" and await self._repository.others_after(operation):
             # What the field manager wrote last was the other's, so that it says nothing of this one.
             found = Evidence("unknown")
-        certain = found.state == "probable" and (found.rv or operation.action == "delete")
         await self._repository.conclude(
             operation.key,
             found.state,
-            due="publish" if certain else "",
+            due="publish" if found.state == "probable" else "",
             uid=operation.uid or found.uid,
             rv=found.rv,
             error=operation.error,

@@ -101,7 +101,8 @@ class Applied(msgspec.Struct, kw_only=True, tag_field="record", tag="applied"):
     `operation_id` names the one write, so that a record which comes twice is
     known. For a `delete` that removed the object at once `rv` is empty: it
     belongs to the `deleted` change of the uid. `probable` says that nobody saw
-    the API server confirm it: it was found afterwards, by field manager and time.
+    the API server confirm it: it was found afterwards, by field manager and time;
+    `rv` is then empty, too, where somebody else wrote the object since.
     """
 
     cluster: str
