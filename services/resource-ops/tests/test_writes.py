@@ -450,3 +450,21 @@ async def test_a_type_that_came_a_moment_ago_can_be_written(hand) -> None:
             return False
 
     await wait_for(accepted, "the type to be served", 20)
+
+
+async def test_the_credentials_of_a_removed_cluster_are_used_no_longer_than_until_it_is_told(hand) -> None:
+    await hand.apply(config_map("before"))
+    asked = len(hand.house.asked)
+    await hand.apply(config_map("still"))
+    assert len(hand.house.asked) == asked
+    await hand.house.remove(0)
+
+    async def refused() -> bool:
+        try:
+            await hand.apply(config_map("after"))
+        except KubeloreError:
+            return True
+        return False
+
+    # Well before the ten seconds after which credentials are asked for again anyway.
+    await wait_for(refused, "the connection to be closed", 5)
