@@ -71,6 +71,8 @@ async def test_a_key_is_good_for_one_request_only(world) -> None:
     for answer in others:
         assert (answer.status_code, answer.json()["code"]) == (409, "IdempotencyKeyReused")
     assert len(await documents(world, "tokens")) == 1
+    assert (await world.http.put("/api/tokens", headers=key("k"))).status_code == 405
+    assert (await world.http.post("/api/nothing", headers=key("k"))).status_code == 404
 
 
 async def test_a_key_belongs_to_its_caller(world) -> None:

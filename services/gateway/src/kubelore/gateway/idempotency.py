@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelore.common.authz import Caller
@@ -75,7 +76,7 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Do a request with a key once."""
         key = Headers(scope=scope).get(KEY_HEADER) if scope["type"] == "http" else None
-        if key is None or scope["method"] not in MUTATING or not scope["path"].startswith("/api/"):
+        if key is None or scope["method"] not in MUTATING or not _served(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -262,6 +263,14 @@ class _Recorder:
         held, self._held = self._held, []
         for message in held:
             await self._send(message)
+
+
+def _served(scope: Scope) -> bool:
+    """Whether there is anything to do: a path or a method that nobody serves is told so, whatever the key."""
+    app = scope.get("app")
+    routes = app.router.routes if app is not None else ()
+    known = app is None or any(route.matches(scope)[0] is Match.FULL for route in routes)
+    return known and scope["path"].startswith("/api/")
 
 
 async def _whole(receive: Receive) -> bytes:
