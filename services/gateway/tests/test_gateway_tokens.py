@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from types import TracebackType
 from typing import Any
 
 import httpx
@@ -65,6 +67,23 @@ async def test_the_secret_is_shown_once_and_kept_nowhere(world) -> None:
         (document,) = await database.collection("tokens").find()
     assert secret not in listed.text
     assert secret not in str(document)
+
+
+def kept_frames() -> int:
+    """Frames of the gateway that some error still holds, with everything in their variables."""
+    gc.collect()
+    held = (one for one in gc.get_objects() if isinstance(one, TracebackType))
+    return sum("kubelore/gateway/" in one.tb_frame.f_code.co_filename for one in held)
+
+
+async def test_refused_credentials_leave_nothing_of_their_requests_behind(world) -> None:
+    foreign = {"Cookie": "kubelore_session=kls_" + "0" * 16 + "_" + "x" * 43}
+    wrong = bearer("klt_" + "0" * 16 + "_" + "x" * 43)
+    before = kept_frames()
+    for _ in range(3):
+        for headers in (wrong, foreign):
+            assert (await world.stranger.get("/api/whoami", headers=headers)).status_code == 401
+    assert kept_frames() <= before
 
 
 async def test_the_last_use_is_shown_coarsely(world) -> None:

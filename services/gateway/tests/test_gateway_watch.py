@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 
+import httpx
 import pytest
 
 from kubelore.common.contracts.changes import Gap, Was
@@ -136,8 +137,14 @@ async def test_what_may_have_left_the_selection_while_nobody_observed_is_removed
 
 async def test_a_watch_begins_where_a_list_ended(world, watching, make_change) -> None:
     replica = await world.replica("one")
+    earlier = (await world.list())["watch_from"]
     await replica.publish("one", make_change("created", "one:pods:a:before"))
-    since = (await world.list())["watch_from"]
+
+    async def later() -> str:
+        since = (await world.list())["watch_from"]
+        return since if since != earlier else ""
+
+    since = await wait_for(later, "a list whose position is not of a moment ago")
     await replica.publish("one", make_change("created", "one:pods:a:after"))
     async with watching(since=since) as events:
         assert await told(events, 1) == [("added", "after")]
@@ -178,6 +185,27 @@ async def test_a_gap_makes_the_client_list_that_type_again(world, watching, make
         await replica.publish("one", gap("configmaps"), gap("pods"))
         name, _, data = await events.next()
         assert (name, data) == ("reset", {"cluster": "one", "type": "pods", "reason": "missed"})
+
+
+async def test_a_gap_in_a_namespace_concerns_only_who_watches_and_may_read_it(
+    world, watching, make_change
+) -> None:
+    replica = await world.replica("one")
+
+    def gap(namespace: str) -> Gap:
+        return Gap(cluster="one", incarnation=1, type="pods", after_rv="1", at=0.0, namespace=namespace)
+
+    made = await world.token("nora", clusters=["one"], namespaces=["a"])
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    async with (
+        httpx.AsyncClient(base_url=world.url, headers=headers, timeout=20) as nora,
+        watching(client=nora) as granted,
+        watching(namespace="a") as chosen,
+    ):
+        await replica.publish("one", gap("b"), make_change("created", "one:pods:a:x"), gap("a"))
+        for events in (granted, chosen):
+            assert await told(events, 1) == [("added", "x")]
+            assert (await events.next())[0] == "reset"
 
 
 async def test_an_object_too_large_for_the_feed_makes_the_client_list_again(

@@ -15,17 +15,6 @@ from kubelore.gateway.operations import MUTATING
 CSRF_HEADER = "X-CSRF-Token"
 _PLAIN, _SECURE = "kubelore_session", "__Host-kubelore_session"
 
-_FOREIGN = Forbidden(
-    "the request does not come from a page of this Kubelore",
-    remedy="Open Kubelore under its own address; KUBELORE_PUBLIC_URL and KUBELORE_ALLOWED_ORIGINS name it.",
-    code="ForeignOrigin",
-)
-_NO_CSRF = Forbidden(
-    f"the header {CSRF_HEADER} is missing, or is not this session's",
-    remedy="Send the `csrf_token` that GET /api/session answers.",
-    code="CsrfTokenInvalid",
-)
-
 
 class Origins:
     """Our own origin and those that the settings allow.
@@ -58,19 +47,35 @@ class Origins:
         if (origin is not None and not ours) or (
             origin is None and site not in (None, "same-origin", "none")
         ):
-            raise _FOREIGN
+            raise _foreign()
         if scope["type"] == "websocket" or scope["method"] in MUTATING:
             if not ours:
-                raise _FOREIGN
+                raise _foreign()
             given = headers.get(CSRF_HEADER, "")
             if scope["type"] == "http" and not hmac.compare_digest(given.encode(), csrf.encode()):
-                raise _NO_CSRF
+                raise _no_csrf()
         return ours or site == "same-origin"
 
     def _is_ours(self, origin: str, scope: Scope, headers: Headers) -> bool:
         scheme = "https" if scope["scheme"] in ("https", "wss") else "http"
         own = self._own or f"{scheme}://{headers.get('host', '')}"
         return origin == own or origin in self._allowed
+
+
+def _foreign() -> Forbidden:
+    return Forbidden(
+        "the request does not come from a page of this Kubelore",
+        remedy="Open Kubelore under its own address; KUBELORE_PUBLIC_URL and KUBELORE_ALLOWED_ORIGINS name it.",
+        code="ForeignOrigin",
+    )
+
+
+def _no_csrf() -> Forbidden:
+    return Forbidden(
+        f"the header {CSRF_HEADER} is missing, or is not this session's",
+        remedy="Send the `csrf_token` that GET /api/session answers.",
+        code="CsrfTokenInvalid",
+    )
 
 
 def origin_of(url: str) -> str:

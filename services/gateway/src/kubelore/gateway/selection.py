@@ -51,6 +51,13 @@ class Selection:
         """Whether anything of this type can be part of the selection."""
         return not self._types or type_name in self._types
 
+    def reaches(self, cluster: str, namespace: str) -> bool:
+        """Whether anything in a namespace can be part of the selection; empty stands for the whole cluster."""
+        if not namespace:
+            return True
+        chosen = not self._namespaces or namespace in self._namespaces
+        return chosen and self._caller.namespaces(cluster).matches(namespace)
+
     def see(self, change: Change) -> Seen | None:
         """The event of a change, None when the watcher does not see it.
 

@@ -22,8 +22,6 @@ LIFETIME_S = 12 * 3600
 NOTED_S = 60
 """That a session is in use is written down at most so often."""
 
-_ENDED = Unauthenticated("the session has ended", remedy="Log in again.")
-
 
 class Sessions:
     """Opens, finds and ends sessions. `clock` tells seconds since 1970."""
@@ -63,11 +61,11 @@ class Sessions:
         """The session of a cookie. Raises Unauthenticated, Unavailable."""
         session = await self._remembered.get(presented.id)
         if session is None or not presented.proves(session.digest):
-            raise _ENDED
+            raise _ended()
         now = self._now()
         seen = max(session.seen_at.timestamp(), self._noted.get(session.id, 0.0))
         if session.expires_at <= now or now.timestamp() - seen > IDLE_S:
-            raise _ENDED
+            raise _ended()
         if now.timestamp() - seen > NOTED_S:
             self._note_use(session.id, now)
         return session
@@ -92,6 +90,10 @@ class Sessions:
     async def _write_use(self, session_id: str, now: datetime) -> None:
         with suppress(KubeloreError):
             await self._repository.seen(session_id, now)
+
+
+def _ended() -> Unauthenticated:
+    return Unauthenticated("the session has ended", remedy="Log in again.")
 
 
 def csrf_token(cookie: str) -> str:

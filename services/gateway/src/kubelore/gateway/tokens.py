@@ -17,10 +17,6 @@ from kubelore.gateway.repository import Token, TokenRepository
 COARSE_S = 300
 """`last_used_at` is no nearer than this: what a token does is told by the audit."""
 
-_GONE = Unauthenticated(
-    "the token is not valid", remedy="It was revoked or has expired: ask for another one."
-)
-
 
 class Tokens:
     """Makes, checks and revokes tokens. `clock` tells seconds since 1970."""
@@ -89,7 +85,7 @@ class Tokens:
         """The token of a secret. Raises Unauthenticated, Unavailable."""
         token = await self.of_id(presented.id)
         if not presented.proves(token.digest):
-            raise _GONE
+            raise _gone()
         self._note_use(token)
         return token
 
@@ -97,7 +93,7 @@ class Tokens:
         """A token that still holds. Raises Unauthenticated, Unavailable."""
         token = await self._remembered.get(token_id)
         if token is None or token.expires_at <= self._now():
-            raise _GONE
+            raise _gone()
         return token
 
     def _now(self) -> datetime:
@@ -121,6 +117,13 @@ class Tokens:
         # Nobody waits for it, and nothing depends on it.
         with suppress(KubeloreError):
             await self._repository.used(token_id, at)
+
+
+def _gone() -> Unauthenticated:
+    # Made anew each time, as every error: a raised one keeps the frames it passed, and with them what was presented.
+    return Unauthenticated(
+        "the token is not valid", remedy="It was revoked or has expired: ask for another one."
+    )
 
 
 def _told(grant: Grant) -> str:

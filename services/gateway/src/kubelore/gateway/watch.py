@@ -185,8 +185,10 @@ class _Stream:
     def _render(self, record: Record | FeedReset) -> bytes | None:
         if isinstance(record, Change):
             return self._render_change(record)
-        if isinstance(record, Gap) and self._selection.concerns(record.type):
-            return self._reset("missed", record.cluster, record.type)
+        if isinstance(record, Gap):
+            concerned = self._selection.concerns(record.type)
+            if concerned and self._selection.reaches(record.cluster, record.namespace):
+                return self._reset("missed", record.cluster, record.type)
         if isinstance(record, FeedReset):
             return self._reset("missed", record.cluster)
         return None
