@@ -44,6 +44,7 @@ def writes(who: Caller, cluster: str, type_name: str, namespace: str) -> bool:
         ("operator", "resourcequotas", "shop", False),
         ("operator", "limitranges", "shop", False),
         ("operator", RBAC, "shop", False),
+        ("operator", "rolebindings.authorization.openshift.io", "shop", False),
         ("operator", "endpoints", "shop", False),
         ("operator", "namespaces", "", False),
         ("operator", "nodes", "", False),

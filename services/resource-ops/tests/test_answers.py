@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from kubelore.common.authz import Caller, Grant
+from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import (
     Fetch,
@@ -137,6 +137,18 @@ async def test_observers_report_their_types_when_asked_to(asker) -> None:
     long = await asker.ask(resources.OBSERVERS, ObserverRef(["sim-01"], types=True))
     assert {"pods", "secrets"} <= {state.type for state in long.items[0].types}
     assert (await asker.ask(resources.OBSERVERS, ObserverRef(["sim-09"]))).items == []
+
+
+async def test_who_sees_one_namespace_is_told_no_figure_of_the_whole_cluster(asker) -> None:
+    asker.house.bus.speaks_for = Caller(subject="nora", grants=(Grant(role="viewer", namespaces=("default",)),))
+    try:
+        found = await asker.ask(resources.OBSERVERS, ObserverRef(types=True))
+    finally:
+        asker.house.bus.speaks_for = ADMINISTRATOR
+    (report,) = found.items
+    figures = (report.objects, report.published, report.held_bytes, report.watches)
+    assert (report.status, report.types, figures) == ("live", [], (0, 0, 0, 0))
+    assert (found.memory_bytes, found.watches) == (0, 0)
 
 
 async def test_a_cluster_that_is_no_longer_live_says_so_of_what_it_does_not_hold(asker) -> None:

@@ -45,7 +45,8 @@ NOT_FOR_OPERATORS = frozenset(
     {"resourcequotas", "limitranges", "endpoints", "endpointslices.discovery.k8s.io", "serviceaccounts/token"}
 )
 """Types in namespaces that `edit` does not write; endpoints since CVE-2021-25740."""
-_RBAC_GROUP = ".rbac.authorization.k8s.io"
+_RBAC_GROUPS = (".rbac.authorization.k8s.io", ".authorization.openshift.io")
+"""OpenShift serves the same roles and bindings by a second API."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -212,7 +213,7 @@ def _contain(held: tuple[str, ...], asked: tuple[str, ...]) -> bool:
 
 
 def _only_for_admins(type_name: str) -> bool:
-    return type_name in NOT_FOR_OPERATORS or type_name.endswith(_RBAC_GROUP)
+    return type_name in NOT_FOR_OPERATORS or type_name.endswith(_RBAC_GROUPS)
 
 
 @lru_cache(maxsize=8192)

@@ -270,4 +270,4 @@ def _without_figures(caller: Caller, report: ObserverReport) -> ObserverReport:
     """Counts of a whole cluster are for those who may see all of it."""
     if _reads_all(caller, report.cluster):
         return report
-    return msgspec.structs.replace(report, objects=0, published=0, error=None)
+    return msgspec.structs.replace(report, objects=0, published=0, held_bytes=0, watches=0, error=None)
