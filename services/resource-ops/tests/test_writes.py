@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -37,7 +38,10 @@ from kubelore.common.errors import (
 )
 from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
 from kubelore.common.operations import new_operation_id, operating
+from kubelore.common.store import open_database
 from kubelore.lab.waiting import wait_for
+from kubelore.resource_ops.outbox import BATCH, judged
+from kubelore.resource_ops.repository import Operation, OperationRepository
 
 CLUSTER = "sim-01"
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
@@ -468,3 +472,64 @@ async def test_the_credentials_of_a_removed_cluster_are_used_no_longer_than_unti
 
     # Well before the ten seconds after which credentials are asked for again anyway.
     await wait_for(refused, "the connection to be closed", 5)
+
+
+def lost(cluster: str, number: int, **fields: Any) -> Operation:
+    """A write that a replica intended long ago, and died."""
+    key = f"{new_operation_id()}.{number}"
+    at = datetime.now(UTC) - timedelta(minutes=10)
+    about = {"id": f"{cluster}:configmaps:default:c{number}", "type": "configmaps", "action": "apply"}
+    said = {"actor": "otto", "reason": "", "change_log": "", "replica": "resource-ops-gone", "at": at}
+    return Operation(key=key, operation=key.partition(".")[0], cluster=cluster, **(about | said | fields))
+
+
+async def test_what_a_replica_says_late_of_its_write_is_not_undone_by_who_looked_for_it(hand) -> None:
+    async with await open_database(hand.house.settings) as database:
+        repository = OperationRepository(database)
+        await repository.intend(lost("elsewhere", 1))
+        (read,) = await repository.due(["elsewhere"], "resolve", 10)
+        await repository.conclude(read.key, "done", due="publish", rv="7")
+        assert not await repository.resolve(read, "unknown", due="", uid="", rv="")
+        (found,) = await repository.due(["elsewhere"], "publish", 10)
+        assert (found.state, found.rv) == ("done", "7")
+
+
+async def test_lost_writes_to_a_cluster_that_does_not_answer_hold_up_no_others(hand, policy) -> None:
+    hand.house.add(1)
+    other = hand.house.clusters[1].name
+
+    async def both() -> bool:
+        return len(hand.replica.fleet.observers()) == 2
+
+    await wait_for(both, "both clusters to be observed", 20)
+    await hand.house.clusters[1].close()
+    async with await open_database(hand.house.settings) as database:
+        repository = OperationRepository(database)
+        for number in range(BATCH + 5):
+            await repository.intend(lost(other, number))
+        mine = lost(CLUSTER, 1, at=datetime.now(UTC) - timedelta(minutes=5))
+        await repository.intend(mine)
+
+        async def resolved() -> bool:
+            (found,) = await repository.of(mine.operation)
+            return found.state == "unknown"
+
+        await wait_for(resolved, "the write to the other cluster to be resolved", 30)
+        assert len(await repository.due([other], "resolve", 1000)) == BATCH + 5
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"managedFields": "many"},
+        {"managedFields": [None]},
+        {"managedFields": [{"manager": "kubelore", "operation": "Apply", "time": "yesterday"}]},
+        {"managedFields": [{"manager": "kubelore", "operation": "Apply", "time": "2026-01-01T00:00:00"}]},
+        {"managedFields": [{"manager": "kubelore", "operation": "Apply", "time": 5}]},
+        {"managedFields": [{"manager": {}, "operation": "Apply"}]},
+        [],
+        "nothing",
+    ],
+)
+def test_metadata_that_no_api_server_writes_say_nothing_of_a_write_and_end_nobody(metadata) -> None:
+    assert judged(lost("prod", 1), {"metadata": metadata}).state == "unknown"

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from kubelore.common.contracts.writes import Action, OperationState
-from kubelore.common.errors import AlreadyExists, Conflict
+from kubelore.common.errors import AlreadyExists, Conflict, NotFound
 from kubelore.common.store import Database, gte, ne, one_of
 
 KEPT_S = 30 * 24 * 3600
@@ -98,6 +98,19 @@ class OperationRepository:
             "finished_at": datetime.now(UTC),
         }
         await self._operations.update(key, outcome | ({"uid": uid} if uid else {}))
+
+    async def resolve(
+        self, operation: Operation, state: OperationState, *, due: Due, uid: str, rv: str
+    ) -> bool:
+        """Write down what was found out about a write, unless somebody said meanwhile what became of it."""
+        found = {"state": state, "due": due, "uid": uid, "rv": rv, "finished_at": datetime.now(UTC)}
+        try:
+            await self._operations.update(
+                operation.key, found, expect={"state": operation.state, "due": "resolve"}
+            )
+        except (Conflict, NotFound):
+            return False
+        return True
 
     async def due(self, clusters: Sequence[str], what: Due, limit: int) -> list[Operation]:
         """The oldest operations of these clusters about which there is something left to do."""
