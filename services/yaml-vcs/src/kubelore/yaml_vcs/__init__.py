@@ -1,0 +1,1 @@
+"""Every change of every object as a version: recorded, compared, brought back."""

@@ -1,0 +1,218 @@
+"""What a change makes of an object's history: the next version, or nothing. Pure.
+
+A history belongs to a resource id, not to a uid: an object that is deleted and
+made again under its name goes on in it, and each version says which object it
+was of. Versions count 1, 2, 3 … per branch, in the order of the cluster's change
+stream, and each names the one before by its commit hash, so that nothing in
+between can be changed, dropped or put in unseen.
+
+Redelivery is harmless: whatever is not newer than the head was recorded, or made
+no version, and makes none now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from kubelore.common.contracts.changes import Change, Kind
+from kubelore.yaml_vcs import packing
+from kubelore.yaml_vcs.normalising import HASH_BYTES, content_hash
+
+Happened = Literal["observed", "created", "updated", "deleted", "vanished", "recorded", "missing"]
+"""`vanished`: a list no longer held it, when and by whom it was deleted is not known. `recorded`: written here
+by hand. `missing`: a change that could not be taken, and waits parked."""
+
+KINDS: tuple[Happened, ...] = (
+    "observed",
+    "created",
+    "updated",
+    "deleted",
+    "vanished",
+    "recorded",
+    "missing",
+)
+GONE = frozenset({"deleted", "vanished"})
+NO_COMMIT = bytes(HASH_BYTES)
+MAIN = 0
+"""The branch that follows the cluster."""
+
+_COMMIT = struct.Struct(">IBqB")
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One version as it is kept. Times are milliseconds since 1970; `rv` is the API server's.
+
+    `frame` packs the content against the version before, or stands alone when
+    `base` is this very version; a tombstone has none.
+    """
+
+    number: int
+    kind: Happened
+    at: int
+    incarnation: int
+    uid: str
+    rv: str
+    hash: bytes
+    commit: bytes
+    base: int
+    frame: bytes = b""
+    manager: str = ""
+    operation: str = ""
+    sealed: bytes = b""
+
+
+class Head(msgspec.Struct, kw_only=True):
+    """The newest version of a branch with its content: what the next one is decided and packed against."""
+
+    entry: Entry
+    content: bytes = b""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the object is deleted as of now."""
+        return self.entry.kind in GONE
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change says, taken apart: its normalised content, and who wrote it by managedFields."""
+
+    kind: Kind
+    at: float
+    incarnation: int
+    uid: str
+    rv: str
+    content: bytes
+    manager: str = ""
+    operation: str = ""
+    sealed: bytes = b""
+
+    @classmethod
+    def of(cls, change: Change, content: bytes, writer: tuple[str, str]) -> Seen:
+        """A change and what was read from its object."""
+        return cls(
+            kind=change.kind,
+            at=change.at,
+            incarnation=change.incarnation,
+            uid=change.uid,
+            rv=change.rv,
+            content=content,
+            manager=writer[0],
+            operation=writer[1],
+            sealed=change.sealed,
+        )
+
+
+def follow(head: Head | None, seen: Seen) -> Head | None:
+    """The new head after a change; None when it makes no version."""
+    if head is not None and _known(head.entry, seen):
+        return None
+    if seen.kind == "deleted":
+        return None if head is None or head.gone else _tombstone(head, "deleted", seen)
+    same = head is not None and not head.gone and head.entry.uid == seen.uid
+    if head is not None and same and content_hash(seen.content) == head.entry.hash:
+        return None
+    # A watch that begins in the middle tells `updated` of what is new here.
+    kind: Happened = seen.kind if head is not None or seen.kind != "updated" else "observed"
+    if head is not None and not same and kind == "updated":
+        kind = "created"
+    return _next(head, kind, seen, seen.content)
+
+
+def vanish(head: Head, *, at: float, incarnation: int) -> Head | None:
+    """The tombstone of an object that a complete list no longer held; None when it was gone already."""
+    if head.gone:
+        return None
+    entry = head.entry
+    unknown = Seen(
+        kind="deleted", at=at, incarnation=incarnation, uid=entry.uid, rv=entry.rv, content=b"", manager=""
+    )
+    return _tombstone(head, "vanished", unknown)
+
+
+def commit_hash(parent: bytes, number: int, kind: Happened, at: int, seen: bytes, identity: str) -> bytes:
+    """What names a version: over its parent, number, time, content and which object it was of.
+
+    The actor is no part of it: it may become known later, and is signed by itself.
+    """
+    head = _COMMIT.pack(number, KINDS.index(kind), at, len(parent))
+    return hashlib.sha256(head + parent + seen + identity.encode()).digest()[:HASH_BYTES]
+
+
+def identity_of(uid: str, incarnation: int, rv: str) -> str:
+    """Which object at which moment of which cluster's life, for the commit hash."""
+    return f"{uid}/{incarnation}/{rv}"
+
+
+def first_broken(entries: Sequence[Entry], contents: Sequence[bytes], parent: bytes) -> int | None:
+    """The number of the first version that does not follow from the one before; None when all do.
+
+    `entries` are consecutive, `contents` theirs; `parent` is the commit before the first.
+    """
+    number = entries[0].number if entries else 0
+    for entry, content in zip(entries, contents, strict=True):
+        expected = commit_hash(
+            parent,
+            number,
+            entry.kind,
+            entry.at,
+            entry.hash,
+            identity_of(entry.uid, entry.incarnation, entry.rv),
+        )
+        whole = entry.kind in GONE or content_hash(content) == entry.hash
+        if entry.number != number or entry.commit != expected or not whole:
+            return number
+        parent, number = entry.commit, number + 1
+    return None
+
+
+def _known(entry: Entry, seen: Seen) -> bool:
+    """Whether a change was taken before: its life of the cluster is past, or its version not newer."""
+    if seen.incarnation != entry.incarnation:
+        return seen.incarnation < entry.incarnation
+    if not (seen.rv.isdecimal() and entry.rv.isdecimal()):
+        return seen.rv == entry.rv
+    # What vanished from a list and is listed again was there all the time, unchanged.
+    newest = int(entry.rv) - (entry.kind == "vanished")
+    return int(seen.rv) <= newest
+
+
+def _tombstone(head: Head, kind: Happened, seen: Seen) -> Head:
+    return _next(head, kind, seen, b"")
+
+
+def _next(head: Head | None, kind: Happened, seen: Seen, content: bytes) -> Head:
+    last = head.entry if head is not None else None
+    number = last.number + 1 if last is not None else 1
+    at = max(int(seen.at * 1000), last.at if last is not None else 0)
+    gone = kind in GONE
+    hashed = NO_COMMIT if gone else content_hash(content)
+    chained = head is not None and not head.gone and number - head.entry.base < packing.CHAIN
+    before = head.content if head is not None and chained else None
+    entry = Entry(
+        number=number,
+        kind=kind,
+        at=at,
+        incarnation=seen.incarnation,
+        uid=seen.uid,
+        rv=seen.rv,
+        hash=hashed,
+        commit=commit_hash(
+            last.commit if last is not None else NO_COMMIT,
+            number,
+            kind,
+            at,
+            hashed,
+            identity_of(seen.uid, seen.incarnation, seen.rv),
+        ),
+        base=last.base if last is not None and (chained or gone) else number,
+        frame=b"" if gone else packing.pack(content, before),
+        manager=seen.manager,
+        operation=seen.operation,
+        sealed=seen.sealed,
+    )
+    return Head(entry=entry, content=content)

@@ -1,0 +1,165 @@
+"""What of an object a version holds: what somebody asked for, without what the cluster writes beside it.
+
+The rules are data. A change that leaves the normalised object as it was is no
+version, so that a Deployment rolled by its controller has one version more and
+not nine. The content is canonical JSON (names sorted, no spaces): equal objects
+have equal bytes, whichever API server sent them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from kubelore.common.contracts.changes import UNPUBLISHED
+from kubelore.common.errors import Invalid
+
+HASH_BYTES = 20
+"""SHA-256 cut to 160 bits, as long as git's: nobody finds two contents of one hash, and it is kept per version."""
+SECRETS = "secrets"
+HMACS = "hmacs"
+"""Where the content of a Secret says, per key, the keyed hash of the value; the values are sealed beside it."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields that no version holds, for types that a glob matches (`deployments.apps`, `*`).
+
+    A path is the names to a field; its last may be a glob, since annotations
+    share a prefix.
+    """
+
+    paths: tuple[tuple[str, ...], ...]
+    types: str = "*"
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What is versioned, and what of it: types, namespaces and labels left out, and the rules."""
+
+    rules: tuple[Rule, ...]
+    excluded_types: tuple[str, ...] = tuple(sorted(UNPUBLISHED))
+    excluded_namespaces: tuple[str, ...] = ()
+    excluded_labels: tuple[tuple[str, str], ...] = ()
+
+
+RULES = (
+    Rule(
+        paths=(
+            ("status",),
+            ("metadata", "managedFields"),
+            ("metadata", "resourceVersion"),
+            ("metadata", "uid"),
+            ("metadata", "generation"),
+            ("metadata", "creationTimestamp"),
+            ("metadata", "deletionTimestamp"),
+            ("metadata", "deletionGracePeriodSeconds"),
+            ("metadata", "selfLink"),
+            ("metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"),
+            ("metadata", "annotations", "control-plane.alpha.kubernetes.io/leader"),
+            ("metadata", "annotations", "autoscaling.alpha.kubernetes.io/*"),
+        )
+    ),
+    Rule(types="deployments.apps", paths=(("metadata", "annotations", "deployment.kubernetes.io/revision"),)),
+    Rule(
+        types="replicasets.apps",
+        paths=(("metadata", "annotations", "deployment.kubernetes.io/*"),),
+    ),
+    Rule(
+        types="nodes",
+        paths=(
+            ("metadata", "annotations", "*.alpha.kubernetes.io/*"),
+            ("metadata", "annotations", "volumes.kubernetes.io/*"),
+        ),
+    ),
+)
+"""What the API server, kubectl and the controllers of Kubernetes 1.34 write beside what was asked for."""
+
+DEFAULT = Policy(rules=RULES)
+
+
+def versioned(policy: Policy, type_name: str, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether objects like this one get versions at all."""
+    if any(fnmatch.fnmatchcase(type_name, glob) for glob in policy.excluded_types):
+        return False
+    if namespace and any(fnmatch.fnmatchcase(namespace, glob) for glob in policy.excluded_namespaces):
+        return False
+    return not any(labels.get(key) == value for key, value in policy.excluded_labels)
+
+
+class Normaliser:
+    """Takes objects apart by the rules of one policy; the paths of a type are looked up once."""
+
+    def __init__(self, policy: Policy = DEFAULT) -> None:
+        self.policy = policy
+        self._paths: dict[str, tuple[tuple[str, ...], ...]] = {}
+
+    def content(
+        self, type_name: str, found: dict[str, Any], hmacs: Mapping[str, bytes] | None = None
+    ) -> bytes:
+        """The canonical bytes of an object, which is changed on the way.
+
+        With `hmacs` (a Secret) they stand for the values, which must not be in it any more.
+        """
+        for path in self._paths_of(type_name):
+            _drop(found, path)
+        if hmacs is not None:
+            found[HMACS] = {key: value[:16].hex() for key, value in hmacs.items()}
+        return msgspec.json.encode(found, order="deterministic")
+
+    def _paths_of(self, type_name: str) -> tuple[tuple[str, ...], ...]:
+        paths = self._paths.get(type_name)
+        if paths is None:
+            rules = (rule for rule in self.policy.rules if fnmatch.fnmatchcase(type_name, rule.types))
+            paths = self._paths[type_name] = tuple(path for rule in rules for path in rule.paths)
+        return paths
+
+
+def decoded(raw: bytes) -> dict[str, Any]:
+    """An object's JSON. Raises Invalid when the bytes are none, which is for good."""
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        # Not chained: the message may quote what it could not decode.
+        raise Invalid("the change holds no JSON object") from None
+
+
+def content_hash(content: bytes) -> bytes:
+    """What names a content: equal for equal contents and for no others."""
+    return hashlib.sha256(content).digest()[:HASH_BYTES]
+
+
+def last_writer(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Field manager and operation (`Update`, `Apply`) that touched an object last; empty when it does not say.
+
+    Entries for a subresource (`status`, `scale`) count only when there is no other.
+    """
+    managed = found.get("metadata", {}).get("managedFields")
+    entries = [entry for entry in managed if isinstance(entry, dict)] if isinstance(managed, list) else []
+    entries = [entry for entry in entries if not entry.get("subresource")] or entries
+    newest = max(entries, key=lambda entry: str(entry.get("time", "")), default=None)
+    if newest is None:
+        return "", ""
+    return str(newest.get("manager", ""))[:128], str(newest.get("operation", ""))[:16]
+
+
+def _drop(found: dict[str, Any], path: Sequence[str]) -> None:
+    """Remove a field, and the maps that held nothing else."""
+    name, *rest = path
+    if rest:
+        inner = found.get(name)
+        if isinstance(inner, dict):
+            _drop(inner, rest)
+            if not inner:
+                del found[name]
+        return
+    for field in _matching(found, name):
+        del found[field]
+
+
+def _matching(found: Mapping[str, Any], name: str) -> Iterable[str]:
+    if "*" in name:
+        return [field for field in found if fnmatch.fnmatchcase(field, name)]
+    return (name,) if name in found else ()
