@@ -1,0 +1,182 @@
+"""What yaml-vcs answers: the history of every object, its versions, and what differs between them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kubelore.common.contracts.endpoint import Endpoint
+
+SERVICE = "yaml-vcs"
+MAIN = "main"
+"""The branch that follows the cluster."""
+
+Happened = Literal["observed", "created", "updated", "deleted", "vanished", "recorded", "missing"]
+"""`vanished`: a list no longer held it, when and by whom it was deleted is not known. `recorded`: written
+by hand and not applied. `missing`: a change that could not be taken, and waits parked."""
+ActorKind = Literal["user", "manager", "unknown"]
+
+
+class Actor(msgspec.Struct, kw_only=True):
+    """Who made a version, named as what it is: a user of Kubelore, or the field manager that the cluster names."""
+
+    kind: ActorKind
+    name: str = ""
+    operation: str = ""
+    """Of a field manager: Update or Apply."""
+
+
+class Version(msgspec.Struct, kw_only=True):
+    """One version of one object. Times are ISO 8601 in UTC; `change_log` is what its author wrote about it."""
+
+    resource_id: str
+    resource_type: str
+    cluster: str
+    namespace: str
+    name: str
+    version: int
+    branch: str
+    happened: Happened
+    created_at: str
+    created_by: str
+    actor: Actor
+    uid: str
+    resource_version: str
+    commit_hash: str
+    is_current: bool
+    change_log: str = ""
+    tags: list[str] = []
+    operation_id: str = ""
+
+
+class ListVersions(msgspec.Struct, kw_only=True):
+    """A page of an object's versions, newest first, numbered below `before`; times in seconds since 1970."""
+
+    id: str
+    branch: str = MAIN
+    before: int | None = None
+    since: float = 0.0
+    until: float | None = None
+    actor: str = ""
+    tag: str = ""
+    limit: int = 50
+
+
+class VersionPage(msgspec.Struct):
+    """Versions, and the `before` of the page behind; None at the end."""
+
+    items: list[Version]
+    next: int | None = None
+
+
+class GetVersion(msgspec.Struct, kw_only=True):
+    """One version; the newest when none is named."""
+
+    id: str
+    version: int | None = None
+    branch: str = MAIN
+
+
+class VersionContent(msgspec.Struct, kw_only=True):
+    """A version with the object as it was: YAML as kubectl prints it; empty for a deleted one.
+
+    The values of a Secret are not in it: only that a key exists, and whether it changed.
+    """
+
+    version: Version
+    yaml_content: str
+
+
+class DiffVersions(msgspec.Struct, kw_only=True):
+    """What differs between two versions; without numbers between the last two."""
+
+    id: str
+    from_version: int | None = None
+    to_version: int | None = None
+    branch: str = MAIN
+
+
+class FieldChange(msgspec.Struct, kw_only=True):
+    """One place that differs; a side that does not have it is absent."""
+
+    path: str
+    old: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    new: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class VersionDiff(msgspec.Struct, kw_only=True):
+    """A diff for people (unified text over YAML) and for programs."""
+
+    id: str
+    from_version: int
+    to_version: int
+    diff_content: str
+    changes: list[FieldChange]
+
+
+class BlameLine(msgspec.Struct, array_like=True):
+    """One line of the YAML, and the version that set it; 0 when that is no longer kept."""
+
+    version: int
+    text: str
+
+
+class Blame(msgspec.Struct, kw_only=True):
+    """Each line of a version, and the versions that they come from."""
+
+    id: str
+    version: int
+    lines: list[BlameLine]
+    versions: list[Version]
+
+
+class TakeSnapshot(msgspec.Struct, kw_only=True):
+    """A page of what a namespace held at a time (seconds since 1970); an empty namespace: what lies in none."""
+
+    cluster: str
+    namespace: str
+    at: float
+    after: str = ""
+    limit: int = 100
+    content: bool = True
+
+
+class SnapshotItem(msgspec.Struct, kw_only=True):
+    """One object as it was then."""
+
+    version: Version
+    yaml_content: str = ""
+
+
+class SnapshotPage(msgspec.Struct):
+    """Objects that were there, and the `after` of the page behind; empty at the end."""
+
+    items: list[SnapshotItem]
+    next: str = ""
+
+
+class VerifyHistory(msgspec.Struct, kw_only=True):
+    """Check the chain of one object's versions."""
+
+    id: str
+    branch: str = MAIN
+
+
+class VerifiedHistory(msgspec.Struct, kw_only=True):
+    """How many versions follow from one another; `broken` is the first that does not."""
+
+    id: str
+    versions: int
+    ok: bool
+    broken: int | None = None
+
+
+LIST = Endpoint(SERVICE, "list", ListVersions, VersionPage)
+GET = Endpoint(SERVICE, "get", GetVersion, VersionContent)
+DIFF = Endpoint(SERVICE, "diff", DiffVersions, VersionDiff)
+BLAME = Endpoint(SERVICE, "blame", GetVersion, Blame, deadline_s=15.0)
+SNAPSHOT = Endpoint(SERVICE, "snapshot", TakeSnapshot, SnapshotPage, deadline_s=15.0)
+VERIFY = Endpoint(SERVICE, "verify", VerifyHistory, VerifiedHistory, deadline_s=30.0)
+
+ENDPOINTS = (LIST, GET, DIFF, BLAME, SNAPSHOT, VERIFY)

@@ -1,0 +1,260 @@
+"""`/api/k8s/yaml`: the history of every object, as HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from kubelore.common.authz import Caller
+from kubelore.common.bus import Bus
+from kubelore.common.contracts import versions
+from kubelore.common.contracts.versions import (
+    DiffVersions,
+    GetVersion,
+    ListVersions,
+    TakeSnapshot,
+    VerifyHistory,
+)
+from kubelore.common.errors import BadRequest
+from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.problems import documented
+
+ResourceId = Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)]
+Number = Annotated[int, Path(ge=1, le=0xFFFFFFFF, description="The number of a version.")]
+Moment = Annotated[datetime | None, Query(description="ISO 8601; without an offset in UTC.")]
+Continue = Annotated[str, Query(alias="continue", max_length=4000)]
+
+
+class Author(BaseModel):
+    """Who made a version, named as what it is."""
+
+    kind: str = Field(description="user: through Kubelore; manager: a field manager of the cluster; unknown.")
+    name: str
+    operation: str = Field(description="Of a field manager: Update or Apply.")
+
+
+class VersionInfo(BaseModel):
+    """One version of one object."""
+
+    resource_id: str
+    resource_type: str
+    cluster: str
+    namespace: str
+    name: str
+    version: int
+    branch: str
+    happened: str = Field(
+        description="observed, created, updated, deleted, vanished (deleted nobody knows when), recorded, missing."
+    )
+    created_at: datetime
+    created_by: str
+    actor: Author
+    uid: str
+    resource_version: str
+    commit_hash: str
+    is_current: bool
+    change_log: str
+    tags: list[str]
+    operation_id: str
+
+
+class VersionList(BaseModel):
+    """One page of versions, newest first."""
+
+    items: list[VersionInfo]
+    continue_: str | None = Field(None, alias="continue")
+
+
+class VersionDocument(BaseModel):
+    """One version with the object as it was; of a Secret's values only that they are there."""
+
+    version: VersionInfo
+    yaml_content: str
+
+
+class Change(BaseModel):
+    """One place that differs; a side that does not have it is absent."""
+
+    path: str
+    old: Any = None
+    new: Any = None
+
+
+class Diff(BaseModel):
+    """What differs between two versions, for people and for programs."""
+
+    id: str
+    from_version: int = Field(description="0: nothing, before the first version.")
+    to_version: int
+    diff_content: str = Field(description="Unified diff over YAML.")
+    changes: list[Change]
+
+
+class BlameDocument(BaseModel):
+    """Each line as [version that set it, text], and those versions."""
+
+    id: str
+    version: int
+    lines: list[tuple[int, str]]
+    versions: list[VersionInfo]
+
+
+class SnapshotObject(BaseModel):
+    """One object as it was at that time."""
+
+    version: VersionInfo
+    yaml_content: str
+
+
+class Snapshot(BaseModel):
+    """One page of what a namespace held at a time."""
+
+    items: list[SnapshotObject]
+    continue_: str | None = Field(None, alias="continue")
+
+
+class Verification(BaseModel):
+    """Whether each version follows from the one before; `broken` is the first that does not."""
+
+    id: str
+    versions: int
+    ok: bool
+    broken: int | None
+
+
+def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
+    """The router over yaml-vcs."""
+    router = APIRouter(prefix="/api/k8s/yaml", tags=["versions"])
+
+    @router.get(
+        "/versions/{id}",
+        response_model=VersionList,
+        summary="The history of an object, newest first",
+        responses=documented(404, 410),
+    )
+    async def list_versions(
+        caller: Annotated[Caller, CallerOf],
+        id: ResourceId,
+        since: Moment = None,
+        until: Moment = None,
+        actor: Annotated[str, Query(max_length=253)] = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        continue_: Continue = "",
+    ) -> Response:
+        asked = ListVersions(
+            id=id, since=_seconds(since) or 0.0, until=_seconds(until), actor=actor, limit=limit
+        )
+        binding = _binding(caller, asked)
+        if continue_:
+            asked.before = _number(continuation.open(continue_, binding))
+        page = await bus.request(versions.LIST, asked)
+        token = continuation.seal([page.next], binding) if page.next else None
+        return _json({"items": page.items, "continue": token})
+
+    @router.get(
+        "/versions/{id}/diff",
+        response_model=Diff,
+        summary="What differs between two versions",
+        responses=documented(404),
+    )
+    async def diff_versions(
+        id: ResourceId,
+        from_: Annotated[int | None, Query(alias="from", ge=0, le=0xFFFFFFFF)] = None,
+        to: Annotated[int | None, Query(ge=1, le=0xFFFFFFFF)] = None,
+    ) -> Response:
+        asked = DiffVersions(id=id, from_version=from_, to_version=to)
+        return _json(await bus.request(versions.DIFF, asked))
+
+    @router.get(
+        "/versions/{id}/blame",
+        response_model=BlameDocument,
+        summary="Which version set which line",
+        responses=documented(404),
+    )
+    async def blame(
+        id: ResourceId, version: Annotated[int | None, Query(ge=1, le=0xFFFFFFFF)] = None
+    ) -> Response:
+        return _json(await bus.request(versions.BLAME, GetVersion(id=id, version=version)))
+
+    @router.get(
+        "/versions/{id}/verify",
+        response_model=Verification,
+        summary="Check that no version was changed, dropped or put in",
+        responses=documented(404),
+    )
+    async def verify(id: ResourceId) -> Response:
+        return _json(await bus.request(versions.VERIFY, VerifyHistory(id=id)))
+
+    @router.get(
+        "/versions/{id}/{version}",
+        response_model=VersionDocument,
+        summary="One version with its object, as JSON or YAML",
+        responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}, **documented(404)},
+    )
+    async def get_version(request: Request, id: ResourceId, version: Number) -> Response:
+        found = await bus.request(versions.GET, GetVersion(id=id, version=version))
+        if "yaml" in request.headers.get("accept", ""):
+            return Response(found.yaml_content, media_type="application/yaml")
+        return _json(found)
+
+    @router.get(
+        "/snapshot",
+        response_model=Snapshot,
+        summary="What a namespace held at a time",
+        responses=documented(404, 410),
+    )
+    async def snapshot(
+        caller: Annotated[Caller, CallerOf],
+        cluster: Annotated[str, Query(max_length=63)],
+        namespace: Annotated[str, Query(max_length=63)] = "",
+        at: Moment = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        continue_: Continue = "",
+    ) -> Response:
+        moment = at or datetime.now(UTC)
+        asked = TakeSnapshot(cluster=cluster, namespace=namespace, at=_seconds(moment) or 0.0, limit=limit)
+        binding = _binding(caller, asked if at else msgspec.structs.replace(asked, at=0.0))
+        if continue_:
+            asked.after, asked.at = _place(continuation.open(continue_, binding))
+        page = await bus.request(versions.SNAPSHOT, asked)
+        token = continuation.seal([page.next, asked.at], binding) if page.next else None
+        return _json({"items": page.items, "continue": token})
+
+    return router
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (OverflowError, ValueError) as error:
+        raise BadRequest(f"{moment.isoformat()} is no time that anything was recorded at") from error
+
+
+def _binding(caller: Caller, asked: ListVersions | TakeSnapshot) -> str:
+    bare = {**msgspec.to_builtins(asked), "limit": 0}
+    return msgspec.json.encode([caller.subject, type(asked).__name__, bare]).decode()
+
+
+def _number(position: list[Any]) -> int:
+    match position:
+        case [int(number)]:
+            return number
+    raise BadRequest("the continue token is no position in a history")
+
+
+def _place(position: list[Any]) -> tuple[str, float]:
+    match position:
+        case [str(after), float(at)]:
+            return after, at
+    raise BadRequest("the continue token is no position in a snapshot")
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

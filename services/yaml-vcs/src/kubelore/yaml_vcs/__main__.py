@@ -1,0 +1,47 @@
+"""The process of yaml-vcs: settings in, service runs, signals out."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kubelore.common import bus as buses
+from kubelore.common import process
+from kubelore.common.bus import ChangeConsumer
+from kubelore.common.contracts.versions import SERVICE
+from kubelore.common.crypto import Keyring
+from kubelore.common.settings import CommonSettings
+from kubelore.common.store import BlobStore, open_database
+from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.normalising import Normaliser
+from kubelore.yaml_vcs.recorder import Recorder
+from kubelore.yaml_vcs.repository import VersionRepository
+from kubelore.yaml_vcs.service import endpoints
+
+
+async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
+    """Record and answer until `stopping` is set."""
+    keyring = Keyring.load(settings.keyring_dir / "versions.json")
+    database = await open_database(settings)
+    bus = await buses.connect(settings, name=SERVICE)
+    try:
+        blobs = BlobStore.open(settings.blob_url)
+
+        async def read_blob(key: str) -> bytes:
+            return keyring.open_box(await blobs.get(key), context=key)
+
+        repository = VersionRepository(database)
+        await repository.prepare()
+        recorder = Recorder(repository, Normaliser(), keyring.signer(), read_blob)
+        consumer = ChangeConsumer(bus, SERVICE, recorder.take, placeholder=recorder.placeholder)
+        service = endpoints(bus, Histories(repository))
+        await service.start()
+        background = [asyncio.create_task(consumer.run()), asyncio.create_task(bus.until_closed())]
+        await process.until_stopped_or_failed(stopping, background)
+        await service.stop()
+    finally:
+        await bus.close()
+        await database.close()
+
+
+if __name__ == "__main__":
+    process.run(SERVICE, CommonSettings(), main)

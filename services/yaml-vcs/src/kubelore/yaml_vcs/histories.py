@@ -1,0 +1,250 @@
+"""The histories as they are asked for: each answer holds what the current caller may read, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from kubelore.common.callers import current_caller
+from kubelore.common.contracts import versions
+from kubelore.common.contracts.identity import ResourceId, check_cluster_name
+from kubelore.common.contracts.versions import (
+    Actor,
+    Blame,
+    DiffVersions,
+    GetVersion,
+    ListVersions,
+    SnapshotItem,
+    SnapshotPage,
+    TakeSnapshot,
+    VerifiedHistory,
+    VerifyHistory,
+    Version,
+    VersionContent,
+    VersionDiff,
+    VersionPage,
+)
+from kubelore.common.errors import BadRequest, NotFound
+from kubelore.yaml_vcs import packing, rendering
+from kubelore.yaml_vcs.history import GONE, MAIN, NO_COMMIT, Entry, first_broken
+from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
+
+MAX_PAGE = 1000
+BLAMED = 500
+"""Versions that a blame goes back: at 1 ms each half a second."""
+SNAPSHOT_PAGE = 500
+
+
+class Histories:
+    """Every question as a method."""
+
+    def __init__(self, repository: VersionRepository) -> None:
+        self._repository = repository
+
+    async def list(self, request: ListVersions) -> VersionPage:
+        """A page of versions, newest first. Raises NotFound for an object without a history."""
+        resource = await self._readable(request.id)
+        limit = _limit(request.limit)
+        key, before = resource_key(request.id), request.before
+        found: list[Version] = []
+        while True:
+            page = await self._repository.page(
+                key,
+                _branch(request.branch),
+                before=before,
+                since=int(request.since * 1000),
+                until=None if request.until is None else int(request.until * 1000),
+                limit=limit + 1,
+            )
+            shown = await self._shown(resource, page[:limit])
+            found += [one for one in shown if request.actor in ("", one.actor.name)]
+            before = page[limit - 1].number if len(page) > limit else None
+            if before is None or len(found) >= limit or not request.actor:
+                return VersionPage(found[:limit], found[limit - 1].version if len(found) > limit else before)
+
+    async def get(self, request: GetVersion) -> VersionContent:
+        """One version with its object. Raises NotFound."""
+        resource = await self._readable(request.id)
+        entry = await self._entry(request.id, request.version)
+        (shown,) = await self._shown(resource, [entry])
+        return VersionContent(
+            version=shown, yaml_content=rendering.yaml_of(await self._content(entry, request.id))
+        )
+
+    async def diff(self, request: DiffVersions) -> VersionDiff:
+        """What differs between two versions; without numbers between the newest and the one before it."""
+        await self._readable(request.id)
+        new = await self._entry(request.id, request.to_version)
+        number = max(new.number - 1, 0) if request.from_version is None else request.from_version
+        old = await self._entry(request.id, number) if number else None
+        before = await self._content(old, request.id) if old is not None else b""
+        after = await self._content(new, request.id)
+        names = (f"{request.id} version {number}", f"{request.id} version {new.number}")
+        return VersionDiff(
+            id=request.id,
+            from_version=number,
+            to_version=new.number,
+            diff_content=rendering.unified(rendering.yaml_of(before), rendering.yaml_of(after), names),
+            changes=rendering.changes(before, after),
+        )
+
+    async def blame(self, request: GetVersion) -> Blame:
+        """Which version set each line."""
+        resource = await self._readable(request.id)
+        last = await self._entry(request.id, request.version)
+        key, after = resource_key(request.id), max(last.number - BLAMED, 0)
+        entries = [
+            one for one in await self._repository.all_of(key, after=after) if one.number <= last.number
+        ]
+        contents = await self._contents(entries, request.id)
+        texts = [(one.number, rendering.yaml_of(held)) for one, held in zip(entries, contents, strict=True)]
+        lines = rendering.blame(texts)
+        named = {line.version for line in lines}
+        shown = await self._shown(resource, [one for one in entries if one.number in named])
+        return Blame(id=request.id, version=last.number, lines=lines, versions=shown)
+
+    async def snapshot(self, request: TakeSnapshot) -> SnapshotPage:
+        """A page of the objects that a namespace held at a time, in no order that means anything."""
+        caller = current_caller()
+        caller.check_cluster(check_cluster_name(request.cluster))
+        after = bytes.fromhex(_checked_after(request.after)) if request.after else None
+        found = await self._repository.resources(request.cluster, namespace=request.namespace, after=after)
+        items: list[SnapshotItem] = []
+        for key, resource in found:
+            if len(items) >= min(_limit(request.limit), SNAPSHOT_PAGE):
+                return SnapshotPage(items, next=after.hex() if after else "")
+            after = key
+            if not caller.may_read(resource.cluster, resource.type, resource.namespace, resource.name):
+                continue
+            entry = await self._repository.last(key, until=int(request.at * 1000))
+            if entry is None or entry.kind in GONE:
+                continue
+            (shown,) = await self._shown(resource, [entry])
+            text = rendering.yaml_of(await self._content(entry, resource.id)) if request.content else ""
+            items.append(SnapshotItem(version=shown, yaml_content=text))
+        return SnapshotPage(items, next=after.hex() if len(found) == MAX_PAGE and after else "")
+
+    async def verify(self, request: VerifyHistory) -> VerifiedHistory:
+        """Follow the chain of an object's versions from the first that is kept."""
+        await self._readable(request.id)
+        key, parent, after, count = resource_key(request.id), NO_COMMIT, 0, 0
+        while True:
+            entries = await self._repository.all_of(key, after=after)
+            if not entries:
+                return VerifiedHistory(id=request.id, versions=count, ok=True)
+            contents = await self._contents(entries, request.id)
+            broken = first_broken(entries, contents, parent)
+            if broken is None and entries[0].number != after + 1:
+                broken = after + 1
+            if broken is not None:
+                return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken)
+            count += len(entries)
+            parent, after = entries[-1].commit, entries[-1].number
+
+    async def _readable(self, id_: str) -> Resource:
+        """An object that has a history, if the caller may read it; any other does not exist. Raises NotFound."""
+        identity = ResourceId.parse(id_)
+        caller = current_caller()
+        visible = caller.may_read(identity.cluster, identity.type, identity.namespace, identity.name)
+        resource = await self._repository.resource(id_) if visible else None
+        if resource is None:
+            raise NotFound(
+                f"{id_} has no history",
+                remedy="Write the type as `deployments.apps`; a change shows here within a second of it.",
+            )
+        return resource
+
+    async def _entry(self, id_: str, number: int | None) -> Entry:
+        key = resource_key(id_)
+        if number is not None:
+            return await self._repository.get(key, MAIN, _number(number))
+        last = await self._repository.last(key)
+        if last is None:
+            raise NotFound(f"{id_} has no version yet")
+        return last
+
+    async def _content(self, entry: Entry, id_: str) -> bytes:
+        if entry.kind in GONE:
+            return b""
+        chain = await self._repository.chain(resource_key(id_), MAIN, entry)
+        return packing.unpack_all([one.frame for one in chain])[-1]
+
+    async def _contents(self, entries: Sequence[Entry], id_: str) -> list[bytes]:
+        """The contents of consecutive versions, each unpacked once."""
+        contents: list[bytes] = []
+        for entry in entries:
+            if entry.kind in GONE:
+                contents.append(b"")
+            elif entry.base == entry.number:
+                contents.append(packing.unpack(entry.frame, None))
+            elif contents:
+                contents.append(packing.unpack(entry.frame, contents[-1]))
+            else:
+                contents.append(await self._content(entry, id_))
+        return contents
+
+    async def _shown(self, resource: Resource, entries: Sequence[Entry]) -> list[Version]:
+        written = [(resource.cluster, entry.uid, entry.rv) for entry in entries]
+        said = await self._repository.attributions(written)
+        last = await self._repository.last(resource_key(resource.id)) if entries else None
+        current = last.number if last is not None else 0
+        return [
+            _version(resource, entry, said.get(place), current=entry.number == current)
+            for entry, place in zip(entries, written, strict=True)
+        ]
+
+
+def _version(resource: Resource, entry: Entry, said: Attribution | None, *, current: bool) -> Version:
+    if said is not None:
+        actor = Actor(kind="user", name=said.actor)
+    elif entry.manager and entry.kind not in ("vanished", "deleted"):
+        actor = Actor(kind="manager", name=entry.manager, operation=entry.operation)
+    else:
+        actor = Actor(kind="unknown")
+    return Version(
+        resource_id=resource.id,
+        resource_type=resource.type,
+        cluster=resource.cluster,
+        namespace=resource.namespace,
+        name=resource.name,
+        version=entry.number,
+        branch=versions.MAIN,
+        happened=entry.kind,
+        created_at=_iso(entry.at),
+        created_by=actor.name,
+        actor=actor,
+        uid=entry.uid,
+        resource_version=entry.rv,
+        commit_hash=entry.commit.hex(),
+        is_current=current,
+        change_log=said.change_log or said.reason if said is not None else "",
+        operation_id=said.operation_id if said is not None else "",
+    )
+
+
+def _iso(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _branch(name: str) -> int:
+    if name != versions.MAIN:
+        raise NotFound(f"there is no branch {name[:63]!r}")
+    return MAIN
+
+
+def _limit(asked: int) -> int:
+    if not 1 <= asked <= MAX_PAGE:
+        raise BadRequest(f"limit {asked} is not between 1 and {MAX_PAGE}")
+    return asked
+
+
+def _number(asked: int) -> int:
+    if not 0 < asked < 1 << 32:
+        raise BadRequest(f"{asked} is no number of a version")
+    return asked
+
+
+def _checked_after(text: str) -> str:
+    if len(text) != 20 or any(character not in "0123456789abcdef" for character in text):
+        raise BadRequest("`after` is no position in a snapshot")
+    return text

@@ -1,0 +1,21 @@
+"""The bus endpoints of yaml-vcs: one line to the domain each."""
+
+from __future__ import annotations
+
+from kubelore.common.bus import Bus, Service
+from kubelore.common.contracts import versions
+from kubelore.yaml_vcs.histories import Histories
+
+VERSION = "0.1.0"
+
+
+def endpoints(bus: Bus, histories: Histories) -> Service:
+    """The ADR-32 service with every endpoint of the contract."""
+    service = Service(bus, versions.SERVICE, VERSION)
+    service.serve(versions.LIST, histories.list)
+    service.serve(versions.GET, histories.get)
+    service.serve(versions.DIFF, histories.diff)
+    service.serve(versions.BLAME, histories.blame, max_concurrent=4)
+    service.serve(versions.SNAPSHOT, histories.snapshot, max_concurrent=8)
+    service.serve(versions.VERIFY, histories.verify, max_concurrent=4)
+    return service
