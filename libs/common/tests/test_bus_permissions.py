@@ -273,6 +273,13 @@ NEEDED = {
         api("STREAM.MSG.GET.KV_LEASES"),
         "$SRV.STATS",
     },
+    # What a consumer of changes may do by its own names, the test of WRITER tells.
+    "yaml-vcs": {
+        *reading("KV_LEASES"),
+        *fixed_names("KV_LEASES"),
+        *(api(f"STREAM.{verb}") for verb in ("INFO.CHANGES", "INFO.PARKED")),
+        *(api(f"STREAM.MSG.{verb}") for verb in ("GET.KV_LEASES", "GET.PARKED", "DELETE.PARKED")),
+    },
     PROBE: {f"$SRV.PING.{service}" for service in SERVICES},
 }
 

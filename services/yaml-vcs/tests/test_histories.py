@@ -61,6 +61,27 @@ async def test_a_history_says_who_did_what_when_newest_first(recorder, changed, 
     assert page.items[3].created_at == "2023-11-14T22:13:21.000Z"
 
 
+async def test_a_deletion_through_kubelore_is_put_down_to_its_user(recorder, changed, asking) -> None:
+    def applied(action: str, rv: str) -> Applied:
+        return Applied(
+            cluster="prod",
+            uid=UID,
+            rv=rv,
+            actor="alice",
+            reason="gone for good",
+            change_log="",
+            operation_id=action,
+            at=1.0,
+            action=action,
+        )
+
+    await recorder.take([changed("created", 1, {}), changed("deleted", 2, {}), applied("apply", "")])
+    assert (await asking("list", ListVersions(id=WEB))).items[0].actor.kind == "unknown"
+    await recorder.take([applied("delete", "")])
+    (gone, made) = (await asking("list", ListVersions(id=WEB))).items
+    assert (gone.created_by, gone.change_log, made.created_by) == ("alice", "gone for good", "kubectl")
+
+
 async def test_a_long_history_comes_in_pages_without_repetition(recorder, changed, asking) -> None:
     await recorder.take(
         [changed("created" if n == 1 else "updated", n, {"a": str(n)}) for n in range(1, 131)]
@@ -98,7 +119,7 @@ async def test_a_diff_names_the_fields_and_shows_the_lines(recorder, changed, as
     await recorder.take([changed("created", 1, {"a": "x", "b": "y"}), changed("updated", 2, {"a": "z"})])
     found = await asking("diff", DiffVersions(id=WEB))
     assert (found.from_version, found.to_version) == (1, 2)
-    assert [(one.path, one.old, one.new) for one in found.changes][0][0] == "data.a"
+    assert [one.path for one in found.changes] == ["data.a", "data.b"]
     assert [line for line in found.diff_content.splitlines() if line[:1] in "+-" and line[1:2] == " "] == [
         "-  a: x",
         '-  b: "y"',
@@ -195,3 +216,25 @@ async def test_a_page_without_bounds_is_refused(recorder, changed, asking, limit
     await recorder.take([changed("created", 1, {"a": "1"})])
     with pytest.raises(BadRequest):
         await asking("list", ListVersions(id=WEB, limit=limit))
+
+
+async def test_every_answer_travels_over_the_bus_whole(recorder, repository, changed, settings) -> None:
+    from kubelore.common.bus import connect
+    from kubelore.common.contracts import versions
+    from kubelore.stack.fixtures import speak_as
+    from kubelore.yaml_vcs.service import endpoints
+
+    await recorder.take([changed("created", 1, {"a": "x", "n": None}), changed("updated", 2, {"a": "y"})])
+    bus = speak_as(await connect(settings, name="yaml-vcs"), settings)
+    service = endpoints(bus, Histories(repository))
+    await service.start()
+    assert len((await bus.request(versions.LIST, ListVersions(id=WEB))).items) == 2
+    assert "a: x" in (await bus.request(versions.GET, GetVersion(id=WEB, version=1))).yaml_content
+    found = await bus.request(versions.DIFF, DiffVersions(id=WEB))
+    assert [(one.path, one.old) for one in found.changes] == [("data.a", "x"), ("data.n", None)]
+    assert (await bus.request(versions.BLAME, GetVersion(id=WEB))).version == 2
+    snapshot = TakeSnapshot(cluster="prod", namespace="shop", at=START + 9)
+    assert len((await bus.request(versions.SNAPSHOT, snapshot)).items) == 1
+    assert (await bus.request(versions.VERIFY, VerifyHistory(id=WEB))).ok
+    await service.stop()
+    await bus.close()

@@ -18,6 +18,7 @@ from kubelore.cli import (
     completion,
     describe,
     get,
+    history,
     keyring,
     overview,
     up,
@@ -79,6 +80,10 @@ app.add_typer(clusters.app, name="clusters")
 app.command("get")(get.get)
 app.command("describe")(describe.describe)
 app.command("watch")(watch.watch)
+app.command("history")(history.history)
+app.command("diff")(history.diff)
+app.command("blame")(history.blame)
+app.command("snapshot")(history.snapshot)
 app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)

@@ -37,6 +37,7 @@ from kubelore.gateway.static_pages import serve_pages
 from kubelore.gateway.store import Store
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
+from kubelore.gateway.versions import version_routes
 from kubelore.gateway.watch import Watches
 from kubelore.gateway.writes import write_routes
 
@@ -84,6 +85,7 @@ def build_app(
     app.include_router(overview_routes(comparer, counting, roster, continuation))
     app.include_router(audit_routes(audit_entries, auditor, roster, continuation))
     app.include_router(write_routes(bus, roster))
+    app.include_router(version_routes(bus, continuation))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

@@ -36,6 +36,7 @@ class Author(BaseModel):
     kind: str = Field(description="user: through Kubelore; manager: a field manager of the cluster; unknown.")
     name: str
     operation: str = Field(description="Of a field manager: Update or Apply.")
+    probable: bool = Field(description="Of a user: inferred, since the write's own answer was lost.")
 
 
 class VersionInfo(BaseModel):

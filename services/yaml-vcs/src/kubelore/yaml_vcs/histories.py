@@ -184,7 +184,10 @@ class Histories:
         return contents
 
     async def _shown(self, resource: Resource, entries: Sequence[Entry]) -> list[Version]:
-        written = [(resource.cluster, entry.uid, entry.rv) for entry in entries]
+        # Of an object that is gone at once, whoever deleted it cannot know its last resourceVersion.
+        written = [
+            (resource.cluster, entry.uid, "" if entry.kind == "deleted" else entry.rv) for entry in entries
+        ]
         said = await self._repository.attributions(written)
         last = await self._repository.last(resource_key(resource.id)) if entries else None
         current = last.number if last is not None else 0
@@ -196,7 +199,7 @@ class Histories:
 
 def _version(resource: Resource, entry: Entry, said: Attribution | None, *, current: bool) -> Version:
     if said is not None:
-        actor = Actor(kind="user", name=said.actor)
+        actor = Actor(kind="user", name=said.actor, probable=said.probable)
     elif entry.manager and entry.kind not in ("vanished", "deleted"):
         actor = Actor(kind="manager", name=entry.manager, operation=entry.operation)
     else:

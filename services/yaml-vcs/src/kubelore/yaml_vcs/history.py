@@ -21,7 +21,7 @@ import msgspec
 
 from kubelore.common.contracts.changes import Change, Kind
 from kubelore.yaml_vcs import packing
-from kubelore.yaml_vcs.normalising import HASH_BYTES, content_hash
+from kubelore.yaml_vcs.normalising import HASH_BYTES, Writer, content_hash, who_wrote
 
 Happened = Literal["observed", "created", "updated", "deleted", "vanished", "recorded", "missing"]
 """`vanished`: a list no longer held it, when and by whom it was deleted is not known. `recorded`: written here
@@ -71,6 +71,8 @@ class Head(msgspec.Struct, kw_only=True):
 
     entry: Entry
     content: bytes = b""
+    writers: tuple[Writer, ...] = ()
+    """Who owned what when the object was heard of last; empty when that was before this process began."""
 
     @property
     def gone(self) -> bool:
@@ -79,7 +81,7 @@ class Head(msgspec.Struct, kw_only=True):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a change says, taken apart: its normalised content, and who wrote it by managedFields."""
+    """What a change says, taken apart: its normalised content, and who owns what by managedFields."""
 
     kind: Kind
     at: float
@@ -87,12 +89,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     uid: str
     rv: str
     content: bytes
-    manager: str = ""
-    operation: str = ""
+    writers: tuple[Writer, ...] = ()
     sealed: bytes = b""
 
     @classmethod
-    def of(cls, change: Change, content: bytes, writer: tuple[str, str]) -> Seen:
+    def of(cls, change: Change, content: bytes, writers: tuple[Writer, ...]) -> Seen:
         """A change and what was read from its object."""
         return cls(
             kind=change.kind,
@@ -101,20 +102,20 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
             uid=change.uid,
             rv=change.rv,
             content=content,
-            manager=writer[0],
-            operation=writer[1],
+            writers=writers,
             sealed=change.sealed,
         )
 
 
 def follow(head: Head | None, seen: Seen) -> Head | None:
-    """The new head after a change; None when it makes no version."""
+    """The new head after a change; None when it makes no version, though the head then knows who wrote last."""
     if head is not None and _known(head.entry, seen):
         return None
     if seen.kind == "deleted":
         return None if head is None or head.gone else _tombstone(head, "deleted", seen)
     same = head is not None and not head.gone and head.entry.uid == seen.uid
     if head is not None and same and content_hash(seen.content) == head.entry.hash:
+        head.writers = seen.writers
         return None
     # A watch that begins in the middle tells `updated` of what is new here.
     kind: Happened = seen.kind if head is not None or seen.kind != "updated" else "observed"
@@ -128,9 +129,7 @@ def vanish(head: Head, *, at: float, incarnation: int) -> Head | None:
     if head.gone:
         return None
     entry = head.entry
-    unknown = Seen(
-        kind="deleted", at=at, incarnation=incarnation, uid=entry.uid, rv=entry.rv, content=b"", manager=""
-    )
+    unknown = Seen(kind="deleted", at=at, incarnation=incarnation, uid=entry.uid, rv=entry.rv, content=b"")
     return _tombstone(head, "vanished", unknown)
 
 
@@ -193,6 +192,7 @@ def _next(head: Head | None, kind: Happened, seen: Seen, content: bytes) -> Head
     hashed = NO_COMMIT if gone else content_hash(content)
     chained = head is not None and not head.gone and number - head.entry.base < packing.CHAIN
     before = head.content if head is not None and chained else None
+    manager, operation = who_wrote(head.writers if head is not None else (), seen.writers)
     entry = Entry(
         number=number,
         kind=kind,
@@ -211,8 +211,8 @@ def _next(head: Head | None, kind: Happened, seen: Seen, content: bytes) -> Head
         ),
         base=last.base if last is not None and (chained or gone) else number,
         frame=b"" if gone else packing.pack(content, before),
-        manager=seen.manager,
-        operation=seen.operation,
+        manager=manager,
+        operation=operation,
         sealed=seen.sealed,
     )
-    return Head(entry=entry, content=content)
+    return Head(entry=entry, content=content, writers=seen.writers)

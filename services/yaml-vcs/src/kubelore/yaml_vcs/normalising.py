@@ -131,18 +131,49 @@ def content_hash(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:HASH_BYTES]
 
 
-def last_writer(found: Mapping[str, Any]) -> tuple[str, str]:
-    """Field manager and operation (`Update`, `Apply`) that touched an object last; empty when it does not say.
+class Writer(msgspec.Struct, frozen=True):
+    """One entry of managedFields: who owns some fields, since when (to the second), and which."""
 
-    Entries for a subresource (`status`, `scale`) count only when there is no other.
-    """
+    manager: str
+    operation: str
+    subresource: str
+    time: str
+    fields: int
+
+
+def writers(found: Mapping[str, Any]) -> tuple[Writer, ...]:
+    """Who owns what of an object, as managedFields say."""
     managed = found.get("metadata", {}).get("managedFields")
     entries = [entry for entry in managed if isinstance(entry, dict)] if isinstance(managed, list) else []
-    entries = [entry for entry in entries if not entry.get("subresource")] or entries
-    newest = max(entries, key=lambda entry: str(entry.get("time", "")), default=None)
-    if newest is None:
-        return "", ""
-    return str(newest.get("manager", ""))[:128], str(newest.get("operation", ""))[:16]
+    return tuple(
+        Writer(
+            manager=str(entry.get("manager", ""))[:128],
+            operation=str(entry.get("operation", ""))[:16],
+            subresource=str(entry.get("subresource", "")),
+            time=str(entry.get("time", "")),
+            fields=hash(msgspec.json.encode(entry.get("fieldsV1"))),
+        )
+        for entry in entries
+    )
+
+
+def who_wrote(before: Iterable[Writer], after: Sequence[Writer]) -> tuple[str, str]:
+    """Field manager and operation (`Update`, `Apply`) of the write that led from one state to the other.
+
+    Times are whole seconds, so the newest entry alone may be of the write before
+    it: an entry that was not there before, or has another time, tells more, and
+    one that owns other fields tells something. Entries for a subresource
+    (`status`, `scale`) count only when there is no other. Empty where nothing tells.
+    """
+    candidates = [one for one in after if not one.subresource] or list(after)
+    known = set(before)
+    dated = {(one.manager, one.operation, one.subresource, one.time) for one in known}
+    fresh = [
+        one for one in candidates if (one.manager, one.operation, one.subresource, one.time) not in dated
+    ]
+    changed = [one for one in candidates if one not in known]
+    newest = max(fresh or changed or candidates, key=lambda one: one.time, default=None)
+    return (newest.manager, newest.operation) if newest is not None else ("", "")
 
 
 def _drop(found: dict[str, Any], path: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from kubelore.common.errors import Conflict, Invalid, Unavailable
 from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
 from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, vanish
-from kubelore.yaml_vcs.normalising import Normaliser, decoded, last_writer, versioned
+from kubelore.yaml_vcs.normalising import Normaliser, decoded, versioned, writers
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
 
 log = get_logger(__name__)
@@ -206,10 +206,13 @@ class Recorder:
         labels = found.get("metadata", {}).get("labels") or {}
         if policy.excluded_labels and not versioned(policy, change.type, identity.namespace, labels):
             return None
-        writer = last_writer(found)
-        return Seen.of(change, self._normaliser.content(change.type, found, change.hmacs), writer)
+        owners = writers(found)
+        return Seen.of(change, self._normaliser.content(change.type, found, change.hmacs), owners)
 
     async def _attribute(self, applied: Applied) -> None:
+        if not applied.rv and applied.action != "delete":
+            # Somebody else has written since: which version it led to, nobody knows.
+            return
         said = Attribution(
             cluster=applied.cluster,
             uid=applied.uid,
@@ -218,6 +221,7 @@ class Recorder:
             reason=applied.reason,
             change_log=applied.change_log,
             operation_id=applied.operation_id,
+            probable=applied.probable,
         )
         await self._repository.attribute([signed(said, self._signer)])
 
@@ -289,7 +293,16 @@ def signed(said: Attribution, signer: Signer) -> Attribution:
 def attribution_bytes(said: Attribution) -> bytes:
     """What an attribution's signature covers."""
     return msgspec.msgpack.encode(
-        [said.cluster, said.uid, said.rv, said.actor, said.reason, said.change_log, said.operation_id]
+        [
+            said.cluster,
+            said.uid,
+            said.rv,
+            said.actor,
+            said.reason,
+            said.change_log,
+            said.operation_id,
+            said.probable,
+        ]
     )
 
 

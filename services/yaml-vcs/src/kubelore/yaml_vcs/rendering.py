@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kubelore.common.contracts.versions import BlameLine, FieldChange
-from kubelore.common.kube.differences import ABSENT, differences, render
+from kubelore.common.kube.differences import differences, render
 from kubelore.common.kube.documents import dump
 from kubelore.yaml_vcs.normalising import HMACS
 
@@ -41,7 +41,7 @@ def unified(old: str, new: str, names: tuple[str, str]) -> str:
 def changes(old: bytes, new: bytes) -> list[FieldChange]:
     """Where the objects of two versions differ."""
     found = differences(shown(old) if old else {}, shown(new) if new else {})
-    return [FieldChange(path=render(one.path), old=_raw(one.old), new=_raw(one.new)) for one in found]
+    return [FieldChange(path=render(one.path), old=one.old, new=one.new) for one in found]
 
 
 def blame(texts: Sequence[tuple[int, str]]) -> list[BlameLine]:
@@ -61,7 +61,3 @@ def blame(texts: Sequence[tuple[int, str]]) -> list[BlameLine]:
                 following += [BlameLine(number, line) for line in found[begin:end]]
         lines = following
     return lines
-
-
-def _raw(value: Any) -> msgspec.Raw | msgspec.UnsetType:
-    return msgspec.UNSET if value is ABSENT else msgspec.Raw(msgspec.json.encode(value))

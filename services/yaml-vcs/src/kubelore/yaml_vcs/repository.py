@@ -57,6 +57,7 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     change_log: str = ""
     operation_id: str = ""
+    probable: bool = False
     signature: bytes = b""
 
 

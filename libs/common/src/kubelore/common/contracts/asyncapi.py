@@ -104,7 +104,13 @@ _Dumper.add_representer(str, _text)
 
 
 def _schemas() -> dict[str, Any]:
-    types: list[Any] = [clusters.ClusterEvent, alerts.CloudEvent, alerts.ExpiryData, audit.AuditEvent, *RECORDS]
+    types: list[Any] = [
+        clusters.ClusterEvent,
+        alerts.CloudEvent,
+        alerts.ExpiryData,
+        audit.AuditEvent,
+        *RECORDS,
+    ]
     for endpoint in ENDPOINTS:
         types += [endpoint.request, endpoint.response]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")

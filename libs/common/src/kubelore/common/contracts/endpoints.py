@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelore.common.contracts import clusters, resources, writes
+from kubelore.common.contracts import clusters, resources, versions, writes
 from kubelore.common.contracts.endpoint import Endpoint
 
-ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (*clusters.ENDPOINTS, *resources.ENDPOINTS, *writes.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
+    *clusters.ENDPOINTS,
+    *resources.ENDPOINTS,
+    *versions.ENDPOINTS,
+    *writes.ENDPOINTS,
+)

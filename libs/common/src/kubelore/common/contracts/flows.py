@@ -109,7 +109,7 @@ LEASE_WATCHINGS = (
 CHANGE_PUBLISHERS = ("resource-ops",)
 """Who publishes changes, and keeps their checkpoints."""
 
-CHANGE_CONSUMERS: tuple[str, ...] = ()
+CHANGE_CONSUMERS: tuple[str, ...] = ("yaml-vcs",)
 """Who consumes CHANGES, each through durables that are made before anything is published."""
 
 FEED_READERS = ("gateway",)

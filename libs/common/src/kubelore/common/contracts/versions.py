@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,8 @@ class Actor(msgspec.Struct, kw_only=True):
     name: str = ""
     operation: str = ""
     """Of a field manager: Update or Apply."""
+    probable: bool = False
+    """Of a user: inferred after the write's own answer was lost."""
 
 
 class Version(msgspec.Struct, kw_only=True):
@@ -97,12 +99,12 @@ class DiffVersions(msgspec.Struct, kw_only=True):
     branch: str = MAIN
 
 
-class FieldChange(msgspec.Struct, kw_only=True):
+class FieldChange(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One place that differs; a side that does not have it is absent."""
 
     path: str
-    old: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    new: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    old: Any = msgspec.UNSET
+    new: Any = msgspec.UNSET
 
 
 class VersionDiff(msgspec.Struct, kw_only=True):
