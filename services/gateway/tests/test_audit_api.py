@@ -104,7 +104,10 @@ async def test_every_filter_chooses_by_what_it_says(world, second) -> None:
     assert await numbers(since="2027-01-15T08:00:02Z", until="2027-01-15T08:00:03Z") == [2]
     assert await numbers(actor='{"$ne": null}') == []
     assert (await world.refused(PATH, limit=1001))[0] == 400
-    assert (await world.refused(PATH, since="yesterday"))[0] == 400
+    assert await numbers(until="2027-01-15") == []
+    assert await numbers(since="2027-01-15", until="2027-01-15T08:00:02") == [1]
+    for no_time in ("yesterday", "0.5", "1800000003", "2027-13-01"):
+        assert (await world.refused(PATH, since=no_time))[0] == 400
 
 
 def time_of(item: dict[str, Any]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubelore.common.contracts.resources import ClusterState, Page, Query
-from kubelore.common.kube.jsonpath import JsonPath
+from kubelore.common.jsonpath import JsonPath
 from kubelore.common.kube.resource_type import PODS, ResourceType
 from kubelore.resource_ops.columns import DEFINITIONS
 from kubelore.resource_ops.printers.formats import human_duration

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from kubelore.common.kube.jsonpath import JsonPath
+from kubelore.common.jsonpath import JsonPath
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 _PIECE = re.compile(

@@ -16,7 +16,7 @@ import msgspec
 
 from kubelore.common.contracts.resources import Column
 from kubelore.common.durations import human_duration
-from kubelore.common.kube.jsonpath import JsonPath
+from kubelore.common.jsonpath import JsonPath
 from kubelore.resource_ops.printers import PRINTERS, Printer
 from kubelore.resource_ops.printers.formats import Cells, Object, age, columns, name_of, since
 from kubelore.resource_ops.read_model import ClusterModel
