@@ -22,11 +22,12 @@ from kubelore.common.contracts.versions import (
 from kubelore.common.errors import BadRequest
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.moments import Moment
 from kubelore.gateway.problems import documented
 
 ResourceId = Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)]
 Number = Annotated[int, Path(ge=1, le=0xFFFFFFFF, description="The number of a version.")]
-Moment = Annotated[datetime | None, Query(description="ISO 8601; without an offset in UTC.")]
+At = Annotated[Moment | None, Query(description="RFC 3339; without an offset in UTC.")]
 Continue = Annotated[str, Query(alias="continue", max_length=4000)]
 
 
@@ -141,15 +142,13 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
     async def list_versions(
         caller: Annotated[Caller, CallerOf],
         id: ResourceId,
-        since: Moment = None,
-        until: Moment = None,
+        since: At = None,
+        until: At = None,
         actor: Annotated[str, Query(max_length=253)] = "",
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
         continue_: Continue = "",
     ) -> Response:
-        asked = ListVersions(
-            id=id, since=_seconds(since) or 0.0, until=_seconds(until), actor=actor, limit=limit
-        )
+        asked = ListVersions(id=id, since=since or 0.0, until=until, actor=actor, limit=limit)
         binding = _binding(caller, asked)
         if continue_:
             asked.before = _number(continuation.open(continue_, binding))
@@ -213,13 +212,13 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         caller: Annotated[Caller, CallerOf],
         cluster: Annotated[str, Query(max_length=63)],
         namespace: Annotated[str, Query(max_length=63)] = "",
-        at: Moment = None,
+        at: At = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         continue_: Continue = "",
     ) -> Response:
-        moment = at or datetime.now(UTC)
-        asked = TakeSnapshot(cluster=cluster, namespace=namespace, at=_seconds(moment) or 0.0, limit=limit)
-        binding = _binding(caller, asked if at else msgspec.structs.replace(asked, at=0.0))
+        now = datetime.now(UTC).timestamp()
+        asked = TakeSnapshot(cluster=cluster, namespace=namespace, at=now if at is None else at, limit=limit)
+        binding = _binding(caller, msgspec.structs.replace(asked, at=at or 0.0))
         if continue_:
             asked.after, asked.at = _place(continuation.open(continue_, binding))
         page = await bus.request(versions.SNAPSHOT, asked)
@@ -227,15 +226,6 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         return _json({"items": page.items, "continue": token})
 
     return router
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    if moment is None:
-        return None
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (OverflowError, ValueError) as error:
-        raise BadRequest(f"{moment.isoformat()} is no time that anything was recorded at") from error
 
 
 def _binding(caller: Caller, asked: ListVersions | TakeSnapshot) -> str:
