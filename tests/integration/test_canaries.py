@@ -80,8 +80,14 @@ def bad_kubeconfigs(good: str, other: str) -> Iterator[tuple[str, str]]:
     nobody = config["clusters"][0]["cluster"] | {"server": "https://127.0.0.1:1"}
     yield "nobody-listens", yaml.safe_dump(config | {"clusters": [{"name": "sim-01", "cluster": nobody}]})
     yield "broken-yaml", kubeconfig(good, token=CANARY) + f"\n\t{CANARY}: [{CANARY}"
-    yield "twice", kubeconfig(good, token=CANARY).replace(f"token: {CANARY}", f"{{token: {CANARY}, token: {CANARY}}}")
-    yield "no-base64", kubeconfig(good, **{"client-certificate-data": f"%{CANARY}", "client-key-data": CANARY})
+    yield (
+        "twice",
+        kubeconfig(good, token=CANARY).replace(f"token: {CANARY}", f"{{token: {CANARY}, token: {CANARY}}}"),
+    )
+    yield (
+        "no-base64",
+        kubeconfig(good, **{"client-certificate-data": f"%{CANARY}", "client-key-data": CANARY}),
+    )
     yield "no-token", kubeconfig(good, token=f"{CANARY} with a blank\n")
     yield "password", kubeconfig(good, username="u", password=CANARY)
     yield "list", kubeconfig(good, token=CANARY).replace(f"token: {CANARY}", f"token: [{CANARY}]")
@@ -174,7 +180,11 @@ async def test_no_secret_that_went_through_is_in_an_answer_a_log_a_stream_or_the
                     "POST", "/api/k8s/unified/batch", json={"operations": [operation], "dry_run": dry_run}
                 )
         path = f"/api/k8s/unified/resources/sim:secrets:{NAMESPACE}:canary"
-        for body in ({"data": {"encoded": CANARY}}, {"data": CANARY}, {"stringData": {"plain": CANARY + "2"}}):
+        for body in (
+            {"data": {"encoded": CANARY}},
+            {"data": CANARY},
+            {"stringData": {"plain": CANARY + "2"}},
+        ):
             headers = {"Content-Type": "application/merge-patch+json"}
             await ask("PATCH", path, json=body, headers=headers)
         assert "canary" in (await kubelore.http.get(path)).text

@@ -127,6 +127,12 @@ async def test_a_token_that_breaks_a_rule_is_refused(ask, provider: Provider) ->
         "unknown key": provider.token(kid="unknown", key=stranger),
         "symmetric": provider.token(alg="HS256", key=confused),
         "none": f"{none}.",
+        "an algorithm that is no word": ".".join(
+            (
+                base64.urlsafe_b64encode(b'{"alg":["RS256"],"kid":"first"}').rstrip(b"=").decode(),
+                *good.split(".")[1:],
+            )
+        ),
         "cut": good[:-10],
         "changed": good.split(".")[0] + "." + none.split(".")[1] + "." + good.split(".")[2],
         "nobody": provider.token(sub=None),

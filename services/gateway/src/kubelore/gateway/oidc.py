@@ -100,7 +100,7 @@ class Oidc:
     async def _claims(self, text: str) -> dict[str, Any]:
         header = _header(text)
         algorithm, kid = header.get("alg"), header.get("kid")
-        if algorithm not in self._provider.algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._provider.algorithms:
             raise _refused(f"the token's algorithm {str(algorithm)[:20]!r} is not allowed")
         key = await self._keys.key(kid if isinstance(kid, str) else None)
         if key.alg not in (None, algorithm):
