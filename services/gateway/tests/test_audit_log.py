@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -407,6 +408,19 @@ def test_too_many_who_are_refused_become_one() -> None:
     assert written[-1].address == MANY
     (rest,) = refusals.due(float("inf"))
     assert rest.count == 989
+
+
+def test_counted_refusals_name_their_resource_only_when_it_is_the_same_for_all() -> None:
+    def of(at: float, *resources: str) -> Entry:
+        refusals = Refusals()
+        for resource in resources:
+            refusals.add(msgspec.structs.replace(refusal(at), resource=resource, cluster=resource))
+        (counted,) = refusals.due(float("inf"))
+        return counted
+
+    alike, various = of(1.0, "prod", "prod", "prod"), of(1.0, "prod", "test", "prod")
+    assert (alike.resource, alike.cluster, alike.count) == ("prod", "prod", 2)
+    assert (various.resource, various.cluster, various.count) == ("", "", 2)
 
 
 def test_outcomes_and_clusters_are_told_from_what_is_known() -> None:

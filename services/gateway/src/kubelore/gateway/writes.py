@@ -14,7 +14,7 @@ from kubelore.common.contracts import writes
 from kubelore.common.contracts.writes import OperationRef, PatchType, Propagation, Written
 from kubelore.common.errors import BadRequest, KubeloreError, Unsupported
 from kubelore.common.operations import current_operation, is_operation_id
-from kubelore.gateway.audit.requests import Act, audited, intend
+from kubelore.gateway.audit.requests import Act, audited, intend, refuse
 from kubelore.gateway.batch import Batch, Item, Outcome
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.manifests import expand, read_operations
@@ -69,6 +69,9 @@ class Writes:
         outcomes = await _while_connected(request, Batch(self._bus, body.stop_on_error), items)
         for act, outcome in zip(acts, outcomes, strict=False):
             _settle(act, outcome)
+        for outcome in outcomes if body.dry_run else ():
+            if outcome.error is not None:
+                refuse(*_act(outcome.item), outcome.error)
         return outcomes
 
     async def one(self, request: Request, caller: Caller, body: BatchBody) -> Written:

@@ -77,6 +77,8 @@ class _Repeated(msgspec.Struct):
     until: float
     last_at: float
     again: int = 0
+    alike: bool = True
+    """Whether all of them were about the same resource."""
 
 
 class Refusals:
@@ -99,6 +101,7 @@ class Refusals:
         if known is not None and entry.at < known.until:
             known.again += 1
             known.last_at = entry.at
+            known.alike = known.alike and entry.resource == known.first.resource
             return None
         self._kinds[kind] = _Repeated(entry, entry.at + self._window_s, entry.at)
         return entry if known is None or not known.again else _summary(known, entry)
@@ -113,5 +116,9 @@ class Refusals:
 
 def _summary(known: _Repeated, and_one: Entry | None = None) -> Entry:
     count = known.again + (and_one is not None)
+    last = and_one or known.first
+    first = known.first
+    if not known.alike or last.resource != first.resource:
+        first = msgspec.structs.replace(first, resource="", cluster="")
     at = and_one.at if and_one is not None else known.last_at
-    return msgspec.structs.replace(known.first, at=at, since=known.first.at, count=count)
+    return msgspec.structs.replace(first, at=at, since=known.first.at, count=count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +78,8 @@ class _Request:
     trusted: Sequence[Network]
     began: float = field(default_factory=time.monotonic)
     acts: list[Act] = field(default_factory=list)
+    told: bool = False
+    """Whether refusals of its parts are on record, which say more than its answer does."""
     operation_id: str = ""
 
     def entry(self, action: str, outcome: Outcome, **more: Any) -> Entry:
@@ -121,23 +123,28 @@ class _Request:
             except KubeloreError as error:
                 # The effect is there, and its intent on record: whoever waits is told what happened.
                 log.error("an end is not in the audit log yet", error=error.detail)
+        elif self.told:
+            return
         elif status in REFUSED:
             reason = reason or _REASONS[status]
-            self.log.refuse(self.entry(self._action(status), "refused", status=status, reason=reason))
+            self.log.refuse(self._unacted(status, "refused", reason))
         elif self.scope["method"] in MUTATING and status != 503:
             # It came no further than to be looked at, or its answer was known already.
-            self.log.later(self.entry(self._action(status), outcome_of(status), status=status, reason=reason))
+            self.log.later(self._unacted(status, outcome_of(status), reason))
 
     def unanswered(self) -> None:
         """The request ended without any answer."""
         for entry in self.ends(_LOST, "Unanswered"):
             self.log.later(entry)
 
-    def _action(self, status: int) -> str:
+    def _unacted(self, status: int, outcome: Outcome, reason: str) -> Entry:
+        """What is told of a request that came to no act: which route it was for, and what its path names."""
         route = self.scope.get("route")
         if isinstance(route, APIRoute) and self.scope.get("method") in (route.methods or ()):
-            return action_of(route)
-        return AUTHENTICATE if status == 401 else UNROUTED
+            action, resource = action_of(route), resource_of(route, self.scope.get("path_params", {}))
+        else:
+            action, resource = AUTHENTICATE if status == 401 else UNROUTED, ""
+        return self.entry(action, outcome, resource=resource, status=status, reason=reason)
 
 
 _LOST = 504
@@ -160,10 +167,18 @@ class Audited:
             await intend([(self.action, await self._resource(request))])
 
     async def _resource(self, request: Request) -> str:
-        name = str(request.path_params.get(self._path, "")) if self._path else ""
-        if self._body:
-            name = _member(await request.body(), self._body)
+        if not self._body:
+            return self.in_path(request.path_params)
+        name = _member(await request.body(), self._body)
         return f"{self._of}/{name}" if self._of else name
+
+    def in_path(self, params: Mapping[str, Any]) -> str:
+        """What a path names: the declared parameter, or for want of one the first."""
+        found = params.get(self._path) if self._path else next(iter(params.values()), "")
+        return f"{self._of}/{found or ''}" if self._of else str(found or "")
+
+
+_UNDECLARED = Audited("", "", "", "", False)
 
 
 def _member(body: bytes, name: str) -> str:
@@ -203,20 +218,45 @@ async def intend(acts: Sequence[tuple[str, str]]) -> list[Act]:
     return made
 
 
+def refuse(action: str, resource: str, error: KubeloreError) -> None:
+    """Put on record that a part of the request was refused which would have changed nothing, as in a dry run.
+
+    Refusals that repeat are counted; what was refused for another reason than a right is left out.
+    """
+    request = _request.get()
+    if request is None:
+        raise RuntimeError("nothing is audited outside of a request")
+    if error.status in REFUSED:
+        reason = one_line(error.reason, MAX_NAME)
+        entry = request.entry(action, "refused", resource=resource, status=error.status, reason=reason)
+        request.log.refuse(entry)
+        request.told = True
+
+
 def action_of(route: APIRoute) -> str:
     """The declared action of a route; of one that changes nothing its tag and name."""
-    for dependency in route.dependant.dependencies:
-        if isinstance(dependency.call, Audited):
-            return dependency.call.action
+    if (declared := _declared(route)) is not None:
+        return declared.action
     tag = str(route.tags[0]) if route.tags else UNROUTED
     return f"{tag}.{route.name}"
+
+
+def resource_of(route: APIRoute, params: Mapping[str, Any]) -> str:
+    """What a path of the route names, without a look into any body; empty when that is nothing."""
+    if not params:
+        return ""
+    return (_declared(route) or _UNDECLARED).in_path(params)
+
+
+def _declared(route: APIRoute) -> Audited | None:
+    calls = (dependency.call for dependency in route.dependant.dependencies)
+    return next((call for call in calls if isinstance(call, Audited)), None)
 
 
 def check_audited(app: FastAPI) -> None:
     """Raise TypeError for a route that changes something and declares no action."""
     for route in routes_of(app):
-        declared = any(isinstance(one.call, Audited) for one in route.dependant.dependencies)
-        if MUTATING & set(route.methods or ()) and not declared:
+        if MUTATING & set(route.methods or ()) and _declared(route) is None:
             raise TypeError(f"{route.path} changes something: declare its action by audit.audited(...)")
 
 
