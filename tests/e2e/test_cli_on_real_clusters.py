@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,45 +15,13 @@ from kubelore.lab.waiting import wait_for
 
 pytestmark = pytest.mark.lab
 
-BIN = Path(sys.executable).parent
 NAMESPACE = "cli"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-class Cli:
-    """Runs `kubelore` with a URL and a token in the environment, as on an operator's own machine."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._environment = {**os.environ, "KUBELORE_URL": url, "KUBELORE_TOKEN": token, "NO_COLOR": "1"}
-
-    async def start(self, *arguments: str, program: str = "kubelore") -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            BIN / program,
-            *arguments,
-            stdout=pipe,
-            stderr=pipe,
-            stdin=asyncio.subprocess.DEVNULL,
-            env=self._environment,
-        )
-
-    async def __call__(self, *arguments: str, program: str = "kubelore") -> Outcome:
-        process = await self.start(*arguments, program=program)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
-        return Outcome(process.returncode or 0, out.decode(), err.decode())
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def cli(kubelore, lab_pair, tmp_path_factory):
+async def cli(kubelore, command_line, lab_pair, tmp_path_factory):
     """Both lab clusters onboarded by the CLI, from one kubeconfig that names its certificates as files."""
-    run = Cli(kubelore.url, kubelore.token)
+    run = command_line(kubelore.url, kubelore.token)
     folder = tmp_path_factory.mktemp("kubeconfig")
     path = folder / "config"
     path.write_text(
@@ -177,8 +142,8 @@ async def test_errors_name_the_remedy_and_end_with_code_one(cli) -> None:
     assert "Traceback" not in said.err
 
 
-async def test_a_wrong_token_is_told_as_such(kubelore) -> None:
-    said = await Cli(kubelore.url, "wrong-token")("clusters", "list")
+async def test_a_wrong_token_is_told_as_such(kubelore, command_line) -> None:
+    said = await command_line(kubelore.url, "wrong-token")("clusters", "list")
     assert said.code == 1
     assert "token" in said.err
 
@@ -298,7 +263,7 @@ async def test_counts_and_types_of_both_clusters_are_told(cli) -> None:
     assert "pods" not in types
 
 
-async def test_a_shell_is_offered_clusters_types_namespaces_and_names(cli) -> None:
+async def test_a_shell_is_offered_clusters_types_namespaces_and_names(cli, command_line) -> None:
     async def offered(*words: str) -> list[str]:
         said = await cli(*words, program="kubectl_complete-kubelore")
         *found, directive = said.out.split("\n")[:-1]
@@ -309,7 +274,7 @@ async def test_a_shell_is_offered_clusters_types_namespaces_and_names(cli) -> No
     assert "deployments" in await offered("get", "deplo")
     assert "kube-system" in await offered("get", "pods", "-n", "kube-s")
     assert await offered("describe", "-n", "default", "-c", "left", "svc", "kub") == ["kubernetes"]
-    nowhere = Cli("http://127.0.0.1:1", "none")
+    nowhere = command_line("http://127.0.0.1:1", "none")
     said = await nowhere("get", "po", program="kubectl_complete-kubelore")
     assert (said.out.strip(), said.err) == (":4", "")
 
