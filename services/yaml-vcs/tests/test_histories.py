@@ -186,6 +186,18 @@ async def test_whoever_may_not_read_an_object_finds_no_history_of_it(recorder, c
         await asking("snapshot", TakeSnapshot(cluster="prod", namespace="shop", at=START + 9), elsewhere)
 
 
+async def test_pages_of_a_snapshot_do_not_tell_how_much_the_caller_may_not_read(
+    recorder, changed, asking
+) -> None:
+    for start in range(1, 2101, 100):
+        await recorder.take([changed("created", n, {}, name=f"cm-{n}") for n in range(start, start + 100)])
+    other = Caller(subject="bob", grants=(Grant(role="admin", namespaces=("other",)),))
+    request = TakeSnapshot(cluster="prod", namespace="shop", at=START + 9999)
+    page = await asking("snapshot", request, other)
+    assert (page.items, page.next) == ([], "")
+    assert (await asking("snapshot", request)).next
+
+
 async def test_of_a_secret_only_that_a_value_changed_is_shown(recorder, changed, asking) -> None:
     def secret(rv: int, hmac: bytes):
         made = changed("created" if rv == 1 else "updated", rv, None, type_name="secrets")

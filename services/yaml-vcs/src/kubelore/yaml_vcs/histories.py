@@ -27,7 +27,7 @@ from kubelore.common.contracts.versions import (
 from kubelore.common.errors import BadRequest, NotFound
 from kubelore.yaml_vcs import packing, rendering
 from kubelore.yaml_vcs.history import GONE, MAIN, NO_COMMIT, Entry, first_broken
-from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
+from kubelore.yaml_vcs.repository import MAX_CHUNK, Attribution, Resource, VersionRepository, resource_key
 
 MAX_PAGE = 1000
 BLAMED = 500
@@ -108,21 +108,28 @@ class Histories:
         caller = current_caller()
         caller.check_cluster(check_cluster_name(request.cluster))
         after = bytes.fromhex(_checked_after(request.after)) if request.after else None
-        found = await self._repository.resources(request.cluster, namespace=request.namespace, after=after)
         items: list[SnapshotItem] = []
-        for key, resource in found:
-            if len(items) >= min(_limit(request.limit), SNAPSHOT_PAGE):
-                return SnapshotPage(items, next=after.hex() if after else "")
-            after = key
-            if not caller.may_read(resource.cluster, resource.type, resource.namespace, resource.name):
-                continue
-            entry = await self._repository.last(key, until=int(request.at * 1000))
-            if entry is None or entry.kind in GONE:
-                continue
-            (shown,) = await self._shown(resource, [entry])
-            text = rendering.yaml_of(await self._content(entry, resource.id)) if request.content else ""
-            items.append(SnapshotItem(version=shown, yaml_content=text))
-        return SnapshotPage(items, next=after.hex() if len(found) == MAX_PAGE and after else "")
+        looked_at = 0
+        while True:
+            found = await self._repository.resources(
+                request.cluster, namespace=request.namespace, after=after
+            )
+            for key, resource in found:
+                if len(items) >= min(_limit(request.limit), SNAPSHOT_PAGE) or looked_at >= MAX_PAGE:
+                    return SnapshotPage(items, next=after.hex() if after else "")
+                after = key
+                # What is not the caller's ends no page, or the pages would tell how much of it there is.
+                if not caller.may_read(resource.cluster, resource.type, resource.namespace, resource.name):
+                    continue
+                looked_at += 1
+                entry = await self._repository.last(key, until=int(request.at * 1000))
+                if entry is None or entry.kind in GONE:
+                    continue
+                (shown,) = await self._shown(resource, [entry])
+                text = rendering.yaml_of(await self._content(entry, resource.id)) if request.content else ""
+                items.append(SnapshotItem(version=shown, yaml_content=text))
+            if len(found) < MAX_CHUNK:
+                return SnapshotPage(items)
 
     async def verify(self, request: VerifyHistory) -> VerifiedHistory:
         """Follow the chain of an object's versions from the first that is kept."""
