@@ -13,6 +13,7 @@ from kubelore.cli import contexts, groups, service_account
 from kubelore.cli.connection import Api, ApiError, connect
 from kubelore.cli.contexts import Choice, Context
 from kubelore.cli.output import print_document, print_table, warn
+from kubelore.cli.quantities import rounded
 from kubelore.cli.selection import Format, Output
 from kubelore.cli.service_account import Account, Role
 
@@ -24,7 +25,9 @@ GRANT_S = 10.0
 
 FromKubeconfig = Annotated[
     Path | None,
-    typer.Option("--from-kubeconfig", help="Kubeconfig to read; $KUBECONFIG or ~/.kube/config when not given."),
+    typer.Option(
+        "--from-kubeconfig", help="Kubeconfig to read; $KUBECONFIG or ~/.kube/config when not given."
+    ),
 ]
 KubeContext = Annotated[str | None, typer.Option("--context", help="Which context of the kubeconfig.")]
 Namespaces = Annotated[
@@ -356,7 +359,7 @@ def _figures(report: dict[str, Any], field: str) -> tuple[str, ...]:
     if amount is None:
         return field, "-", "-", "-"
     fit = amount.get("pods")
-    return field, amount["cpu"], amount["memory"], "-" if fit is None else str(fit)
+    return field, rounded(amount["cpu"]), rounded(amount["memory"]), "-" if fit is None else str(fit)
 
 
 def _account(role: Role, namespace: str, namespaces: list[str] | None) -> Account:
@@ -404,7 +407,9 @@ def _credentials(
     if account is None:
         return {"kubeconfig": text, "context": context.name}
     made = service_account.create(service_account.Kubectl(context.name, kubeconfig), account)
-    typer.echo(f"service account {account.namespace}/{service_account.ACCOUNT} made with the role {account.role}")
+    typer.echo(
+        f"service account {account.namespace}/{service_account.ACCOUNT} made with the role {account.role}"
+    )
     return {"kubeconfig": made, "renew_token": True}
 
 
