@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ELISION = "..."
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# The last is the end of a generated name, for which Kubernetes draws from these letters.
+OTHERWISE = re.compile(r"\d|^/|\.venv|-[bcdfghjklmnpqrstvwxz2456789]{5}$")
 STATES = frozenset({"Running", "CrashLoopBackOff", "Error", "Completed", "Pending", "ContainerCreating"})
 
 _PRELUDE = """exec 2>&1
@@ -53,9 +55,9 @@ def steps_of(document: str) -> list[Step]:
 
 
 def shape(line: str) -> re.Pattern[str]:
-    """What a line may look like on another day: words stay, whatever holds a digit or is a state may differ."""
+    """What a line may look like on another day: words stay; what holds a digit, is a state or was drawn may differ."""
     words = [
-        r"[A-Z]\w+" if word in STATES else r"\S+" if re.search(r"\d|^/|\.venv", word) else re.escape(word)
+        r"[A-Z]\w+" if word in STATES else r"\S+" if OTHERWISE.search(word) else re.escape(word)
         for word in line.split()
     ]
     return re.compile(r"\s+".join(words))
