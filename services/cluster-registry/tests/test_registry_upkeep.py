@@ -124,6 +124,17 @@ async def test_who_may_only_look_changes_nothing(registry) -> None:
         await registry.rotate("prod", registry.fleet[0].kubeconfig)
 
 
+async def test_who_administers_one_cluster_does_not_put_it_where_others_send_things(registry) -> None:
+    await registry.add("one")
+    owner = Somebody(subject="otto", grants=(Grant(role="admin", clusters=("one",)),))
+    with acting_as(owner):
+        changed = await registry.bus.request(clusters.UPDATE, UpdateCluster(id="one", description="mine"))
+        assert changed.description == "mine"
+        for request in (UpdateCluster(id="one", group="prod"), UpdateCluster(id="one", tags=["prod"])):
+            with pytest.raises(Forbidden):
+                await registry.bus.request(clusters.UPDATE, request)
+
+
 async def test_a_test_that_succeeds_ends_an_outage_at_once(registry, repository) -> None:
     await registry.add("prod")
     await repository.update("prod", status="disconnected", health_status="unhealthy", status_detail="away")

@@ -21,6 +21,8 @@ from kubelore.common.contracts.identity import check_cluster_name, check_namespa
 from kubelore.common.errors import AlreadyExists, Conflict
 from kubelore.common.kube import AddressPolicy, ClusterAccess, read_kubeconfig
 
+_SELECTED_BY = frozenset({"group", "tags"})
+
 
 class Upkeep:
     """Each change writes the fields it is about and no others, so that none undoes another."""
@@ -47,6 +49,9 @@ class Upkeep:
         current_caller().check_whole_cluster(check_cluster_name(request.id), "change", "admin")
         before = await self._repository.get(request.id)
         changes = _said(request)
+        if changes.keys() & _SELECTED_BY:
+            # What others send to `group:x` reaches every cluster in it.
+            current_caller().check_admin("change the groups and tags of clusters")
         if "group" in changes:
             changes["group"] = await self._groups.join(changes["group"])
         if not changes:
