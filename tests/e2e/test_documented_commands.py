@@ -122,6 +122,17 @@ def missing(shown: list[str], output: str) -> list[str]:
     return [line for line in shown if not any(shape(line.rstrip(",")).fullmatch(found) for found in lines)]
 
 
+def with_background(steps: list[Step], outputs: list[str]) -> Iterator[str]:
+    """What was there to read at each step: while a command runs in the background, everything since it began."""
+    since: int | None = None
+    for number, step in enumerate(steps):
+        if step.command.endswith(" &"):
+            since = number
+        elif step.command.startswith("kill "):
+            since = None
+        yield "".join(outputs[number if since is None else since : number + 1])
+
+
 def test_the_readme_shows_what_the_start_prints(banner_and_reader: tuple[str, Reader]) -> None:
     first = steps_of("README.md")[0]
     assert first.command == "make up"
@@ -134,6 +145,6 @@ def test_the_readme_shows_what_the_start_prints(banner_and_reader: tuple[str, Re
 def test_a_document_shows_what_its_commands_print(reader: Reader, document: str) -> None:
     steps = [step for step in steps_of(document) if not step.command.startswith("make ")]
     assert steps, f"{document} shows no command"
-    for step, output in zip(steps, reader.type(steps), strict=True):
+    for step, output in zip(steps, with_background(steps, reader.type(steps)), strict=True):
         absent = missing(step.shown, output)
         assert not absent, f"{document}: $ {step.command}\n\nprinted\n{output}\nbut not\n" + "\n".join(absent)
