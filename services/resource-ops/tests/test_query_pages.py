@@ -180,7 +180,7 @@ def _as_dict(asked: Query) -> dict:
     return {name: getattr(asked, name) for name in asked.__struct_fields__}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(objects(), max_size=30), queries)
 def test_a_walk_over_pages_equals_brute_force(found, asked):
     if asked.fields.startswith(("status", "spec")):
@@ -200,7 +200,7 @@ def test_a_walk_over_pages_equals_brute_force(found, asked):
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(objects(), min_size=5, max_size=30),
     st.sampled_from(["name", "-name", "namespace", "-created"]),

@@ -30,7 +30,7 @@ def _parts(raw: bytes):
     return split(raw, facts.metadata, facts.managed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.sampled_from(["apiVersion", "spec", "status", "x", '"metadata":']), values),
     st.dictionaries(st.sampled_from(["generation", "uid2", "z"]), values),

@@ -172,7 +172,7 @@ def _apply(step: tuple[str, object], model: ClusterModel, plain: Plain, kind: Re
         plain.floor = 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["east", "west"]), st.sampled_from([PODS, CONFIGS]), steps), max_size=25

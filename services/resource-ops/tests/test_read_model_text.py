@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelore.resource_ops.annotations import DISTINCT_BEFORE_OWN, UNSEARCHED, AnnotationKinds
@@ -11,7 +11,6 @@ from kubelore.resource_ops.text_index import DENSE, MAX_WAITING, SEGMENT_LINES, 
 texts = st.text(alphabet="abé-=", max_size=6)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0, 1, 2, 1023, 1024, 1025, 5000]), texts), max_size=40),
     texts.filter(bool),
@@ -36,7 +35,6 @@ def test_more_lines_than_may_wait_and_more_hits_than_are_jumped_to_are_all_found
     assert lines.search(f"web-{count - 1 | 1}") in ([count - 1], [])
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.sampled_from(["app=Web", "app=db", "b", ""]), st.integers(0, 5)),

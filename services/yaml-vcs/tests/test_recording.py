@@ -165,7 +165,7 @@ STEPS = st.lists(
 )
 
 
-@example_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=STEPS,
     cuts=st.lists(st.integers(0, 24), max_size=6),

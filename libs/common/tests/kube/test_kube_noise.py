@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelore.common.errors import BadRequest
@@ -134,7 +134,6 @@ json_values = st.recursive(
 bodies = st.dictionaries(st.sampled_from(["spec", "status", "data", "x"]), json_values, max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(bodies, st.sampled_from(["services", "pods", "jobs.batch", "widgets.example.com"]))
 def test_any_object_whatever_its_shape_can_be_compared_with_itself(body: dict[str, Any], kind: str) -> None:
     raw = json.dumps({"metadata": {"name": "a"}, **body}).encode()
