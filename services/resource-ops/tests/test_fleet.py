@@ -65,7 +65,7 @@ async def test_what_a_dead_replica_observed_is_taken_over_in_15_s_and_live_in_20
 
 async def test_a_replica_whose_connection_has_gone_is_replaced_long_before_its_leases_end(house) -> None:
     house.add(0, 1)
-    async with house.replica("b") as b, house.replica("a") as a:
+    async with house.replica("b", QUICK) as b, house.replica("a", QUICK) as a:
         await wait_for(lambda: _divided(a, b, counts=(1, 1)), "one each", 20)
         await wait_for(lambda: _live(a, b, clusters=2), "both to be live", 20)
         died = time.monotonic()
