@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +64,8 @@ class Kubelore:
         return await self.http.post("/api/k8s/clusters/add", json=body)
 
     async def onboard(self, name: str, kubeconfig: str, **more: Any) -> None:
-        """Add a cluster and wait until it is live."""
-        answer = await self.add(name, kubeconfig, **more)
+        """Add a cluster and wait until it is live, whichever cluster another test had under the name."""
+        answer = await self.add(name, kubeconfig, **{"new_history": True, **more})
         assert answer.status_code == 201, answer.text
         await self.until_live(name)
 
@@ -149,3 +153,45 @@ class running_kubelore:  # noqa: N801 - used as a function
     async def __aexit__(self, *exception: Any) -> None:
         await self._client.close()
         await self._stack.stop()
+
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs `kubelore` with a URL and a token in the environment, as on an operator's own machine."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._environment = {**os.environ, "KUBELORE_URL": url, "KUBELORE_TOKEN": token, "NO_COLOR": "1"}
+
+    async def start(
+        self, *arguments: str, program: str = "kubelore", stdin: int = asyncio.subprocess.DEVNULL
+    ) -> asyncio.subprocess.Process:
+        """A command that runs on; whoever starts it ends it."""
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            BIN / program, *arguments, stdout=pipe, stderr=pipe, stdin=stdin, env=self._environment
+        )
+
+    async def __call__(self, *arguments: str, program: str = "kubelore", stdin: str = "") -> Outcome:
+        """A command, to its end."""
+        given = asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL
+        process = await self.start(*arguments, program=program, stdin=given)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin.encode() or None)
+        return Outcome(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.fixture(scope="session")
+def command_line() -> type[CommandLine]:
+    """`command_line(url, token)` is somebody at a terminal."""
+    return CommandLine

@@ -205,10 +205,8 @@ async def test_a_token_renews_itself_before_it_expires(lab_pair, settings) -> No
 
 
 async def test_a_cluster_whose_kubeconfig_runs_a_program_comes_in_by_a_service_account(
-    kubelore, lab_pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kubelore, lab_pair, command_line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.e2e.test_cli_on_real_clusters import Cli
-
     plane = lab_pair.second
     token = yaml.safe_load(await plane.service_account_kubeconfig("person", "default"))["users"][0]["user"]["token"]
     await plane.kubectl()("create", "clusterrolebinding", "person", "--clusterrole=cluster-admin",
@@ -232,7 +230,7 @@ async def test_a_cluster_whose_kubeconfig_runs_a_program_comes_in_by_a_service_a
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump(config))
     monkeypatch.setenv("PATH", f"{kubectl_program().parent}:{os.environ['PATH']}")
-    cli = Cli(kubelore.url, kubelore.token)
+    cli = command_line(kubelore.url, kubelore.token)
     try:
         refused = await cli("clusters", "add", "exec", "--from-kubeconfig", str(path))
         assert refused.code == 1
