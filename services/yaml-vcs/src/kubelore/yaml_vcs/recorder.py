@@ -287,7 +287,8 @@ def gap_scope(cluster: str, type_name: str, namespace: str = "") -> str:
 
 def signed(said: Attribution, signer: Signer) -> Attribution:
     """An attribution with the signature of who heard it."""
-    return _with_signature(said, signer.sign(attribution_bytes(said), context="attribution"))
+    signature = signer.sign(attribution_bytes(said), context="attribution")
+    return msgspec.structs.replace(said, signature=signature)
 
 
 def attribution_bytes(said: Attribution) -> bytes:
@@ -304,7 +305,3 @@ def attribution_bytes(said: Attribution) -> bytes:
             said.probable,
         ]
     )
-
-
-def _with_signature(said: Attribution, signature: bytes) -> Attribution:
-    return msgspec.structs.replace(said, signature=signature)

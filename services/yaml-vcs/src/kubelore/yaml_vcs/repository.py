@@ -16,7 +16,7 @@ import msgspec
 
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
-from kubelore.common.store import Database, gt, gte, lt, lte, ne, one_of
+from kubelore.common.store import Database, gt, gte, lte, ne, one_of
 from kubelore.yaml_vcs.history import KINDS, MAIN, Entry
 
 KEY_BYTES = 10
@@ -203,11 +203,6 @@ class VersionRepository:
     async def close_gap(self, scope: str) -> None:
         """Everything that is still there has been seen again."""
         await self._gaps.update_many({"scope": scope, "open": True}, {"open": False})
-
-    async def gaps(self, scopes: Sequence[str], since: float, until: float) -> list[dict[str, Any]]:
-        """The gaps of some scopes in a time (seconds since 1970), at most 1,000."""
-        where = {"scope": one_of(scopes), "at": gte(since) & lt(until)}
-        return await self._gaps.find(where, limit=MAX_CHUNK)
 
     async def mark_seen(self, keys: Iterable[bytes], gap: str) -> None:
         """Note that objects were seen in a gap."""
