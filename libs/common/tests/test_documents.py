@@ -249,7 +249,9 @@ def test_a_hostile_text_is_refused_in_bounded_time(name: str) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30) | st.text(
     alphabet="ab:-#'\"\n\t {}[]0189_.,&*!|>%@`?yno~", max_size=12
 )
-numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+# A whole float between the largest signed and unsigned integer reads back as an integer; see below.
+floats = st.floats(allow_nan=False, allow_infinity=False).filter(lambda number: not 2**63 <= number < 2**64)
+numbers = st.integers(-(2**63), 2**64 - 1) | floats
 names = st.text(alphabet="abz019-._/ yn~", max_size=8)
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
@@ -274,6 +276,12 @@ def test_what_is_printed_reads_back_as_the_same_value(value: dict[str, Any]) -> 
     assert json.dumps(again, sort_keys=True) == json.dumps(
         load_documents(json.dumps(value))[0], sort_keys=True
     )
+
+
+@given(st.floats(2**63, 2**64, exclude_max=True))
+def test_a_whole_float_that_fits_64_bits_is_printed_as_an_integer_like_kubectl_does(number: float) -> None:
+    assert dump({"a": number}) == f"a: {int(number)}\n"
+    assert load_documents(dump({"a": number})) == [{"a": int(number)}]
 
 
 @given(st.dictionaries(names, values, min_size=1, max_size=4))

@@ -7,9 +7,9 @@ kills a server starts its own with `async with NatsServer(tmp_path / "nats")`.
 
 from __future__ import annotations
 
-import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.settings import CommonSettings
 from kubelore.stack.servers import Account, MongoServer, NatsServer
 
-_ACCOUNTS = 500
+_ACCOUNTS = 300
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -46,17 +46,21 @@ async def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 
 
 @pytest.fixture(scope="session")
-def nats_accounts(nats_server: NatsServer) -> Iterator[Account]:
-    """Accounts of the NATS server, each handed out once (the first belongs to `nats_server.user`)."""
-    return itertools.islice(iter(nats_server.accounts), 1, None)
+def nats_accounts(nats_server: NatsServer) -> deque[Account]:
+    """Accounts of the NATS server that are free (the first belongs to `nats_server.user`).
+
+    One that was used is put back at the end, so that whatever a test left
+    running has long ended before another test meets it.
+    """
+    return deque(nats_server.accounts[1:])
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def settings(
-    nats_server: NatsServer, mongo_server: MongoServer, nats_accounts: Iterator[Account], tmp_path: Path
+    nats_server: NatsServer, mongo_server: MongoServer, nats_accounts: deque[Account], tmp_path: Path
 ) -> AsyncIterator[CommonSettings]:
     """Settings of a service that finds an empty bus, database and blob store, and only the gateway's keyring."""
-    account = next(nats_accounts)
+    account = nats_accounts.popleft()
     Keyring.create(tmp_path / "keyring" / "gateway.json", "gateway")
     ((user, password),) = account.users.items()
     chosen = CommonSettings(
@@ -77,6 +81,7 @@ async def settings(
     yield chosen
     await _remove_streams(chosen)
     await _drop_database(chosen)
+    nats_accounts.append(account)
 
 
 def speak_as(bus: Bus, settings: CommonSettings, caller: Caller = ADMINISTRATOR) -> Bus:
