@@ -59,7 +59,9 @@ async def test_each_threshold_is_told_once_and_with_rising_severity(registry_hou
     assert len({alert.id for alert in registry.alerts}) == 4
 
 
-async def test_late_at_first_sight_only_the_nearest_threshold_is_told(registry_house, registry, clock) -> None:
+async def test_late_at_first_sight_only_the_nearest_threshold_is_told(
+    registry_house, registry, clock
+) -> None:
     await expiring(registry_house, registry, "prod", clock.now + 5 * DAY)
     assert [await registry_house.expiry.tell_due() for _ in range(2)] == [1, 0]
 
@@ -80,7 +82,9 @@ async def test_new_credentials_are_told_of_anew(registry_house, registry, clock,
     assert (await registry.rotate("prod", fleet[0].kubeconfig)).credentials_expire_at is None
     assert await registry_house.expiry.tell_due() == 0
     stored = registry_house.clusters._clusters
-    await stored.update("prod", {"lifetime": {"what": "token", "expires_at": clock.now + DAY, "renew_at": None}})
+    await stored.update(
+        "prod", {"lifetime": {"what": "token", "expires_at": clock.now + DAY, "renew_at": None}}
+    )
     assert await registry_house.expiry.tell_due() == 1
 
 

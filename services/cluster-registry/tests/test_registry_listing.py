@@ -38,7 +38,9 @@ async def test_pages_follow_each_other_by_name(repository, listed) -> None:
 
 
 async def test_filters_narrow_the_list_and_its_total(repository, listed) -> None:
-    await repository.insert(connection("a", group="eu", tags=["x"], provider="aws"), b"", Lifetime(), exclusive=False)
+    await repository.insert(
+        connection("a", group="eu", tags=["x"], provider="aws"), b"", Lifetime(), exclusive=False
+    )
     await repository.insert(connection("b", group="eu", tags=["y", "x"]), b"", Lifetime(), exclusive=False)
     await repository.insert(connection("c", status="connected"), b"", Lifetime(), exclusive=False)
     assert await listed(group="eu") == (["a", "b"], 2, None)

@@ -173,7 +173,9 @@ async def test_what_changed_since_it_was_remembered_is_not_removed(registry, rep
     assert (await registry.get("prod")).generation == 2
 
 
-async def test_who_sees_some_namespaces_is_told_neither_figures_nor_names_of_others(registry, repository) -> None:
+async def test_who_sees_some_namespaces_is_told_neither_figures_nor_names_of_others(
+    registry, repository
+) -> None:
     await registry.add("prod", namespaces=["team-a", "team-b"])
     await repository.update("prod", resource_count=42)
     with acting_as(NARROW):

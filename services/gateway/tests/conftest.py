@@ -188,7 +188,11 @@ class StandInRegistry:
         return ConnectionTest(cluster=request.id, ok=True, steps=[TestStep(name="dns", ok=True, detail="")])
 
     async def update(self, request: UpdateCluster) -> ClusterConnection:
-        said = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not msgspec.UNSET}
+        said = {
+            name: value
+            for name, value in msgspec.structs.asdict(request).items()
+            if value is not msgspec.UNSET
+        }
         self.clusters[said.pop("id")] = msgspec.structs.replace(self.clusters[request.id], **said)
         return self.clusters[request.id]
 

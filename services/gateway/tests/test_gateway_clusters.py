@@ -101,7 +101,8 @@ async def test_a_list_out_of_bounds_is_refused(world) -> None:
 async def test_a_patch_changes_what_it_names(world) -> None:
     await world.http.post("/api/k8s/clusters/add", json=BODY)
     answer = await world.http.patch(
-        "/api/k8s/clusters/prod", json={"tags": ["b"], "group": None, "description": "", "namespaces": ["shop"]}
+        "/api/k8s/clusters/prod",
+        json={"tags": ["b"], "group": None, "description": "", "namespaces": ["shop"]},
     )
     assert answer.status_code == 200
     changed = answer.json()

@@ -140,7 +140,9 @@ async def test_observers_report_their_types_when_asked_to(asker) -> None:
 
 
 async def test_who_sees_one_namespace_is_told_no_figure_of_the_whole_cluster(asker) -> None:
-    asker.house.bus.speaks_for = Caller(subject="nora", grants=(Grant(role="viewer", namespaces=("default",)),))
+    asker.house.bus.speaks_for = Caller(
+        subject="nora", grants=(Grant(role="viewer", namespaces=("default",)),)
+    )
     try:
         found = await asker.ask(resources.OBSERVERS, ObserverRef(types=True))
     finally:

@@ -49,9 +49,7 @@ async def test_a_server_that_says_when_to_come_again_is_left_alone_until_then(be
             return await listing(resource_type, **options)
 
         observer._client.list = counted
-        await bench.cluster.inject(
-            Faults(error_rate=1.0, error_code=429, retry_after=3, paths="/configmaps")
-        )
+        await bench.cluster.inject(Faults(error_rate=1.0, error_code=429, retry_after=3, paths="/configmaps"))
         bench.cluster.drop_watches()
 
         async def three() -> bool:

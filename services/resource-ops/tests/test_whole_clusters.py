@@ -150,7 +150,9 @@ async def test_a_pod_that_has_ended_asks_for_nothing(asker) -> None:
         "kind": "Pod",
         "metadata": {"name": "ended", "namespace": "default"},
         "spec": {
-            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "3", "memory": "1Gi"}}}]
+            "containers": [
+                {"name": "c", "image": "i", "resources": {"requests": {"cpu": "3", "memory": "1Gi"}}}
+            ]
         },
     }
     await asker.client.create(PODS, "default", json.dumps(manifest).encode())

@@ -61,7 +61,9 @@ class Groups:
         """Make a group without members; raises AlreadyExists."""
         current_caller().check_admin("make groups")
         if request.name in await self._visible(current_caller()):
-            raise AlreadyExists(f"a group named {request.name!r} exists already", remedy="Choose another name.")
+            raise AlreadyExists(
+                f"a group named {request.name!r} exists already", remedy="Choose another name."
+            )
         await self._groups.insert(_new(request.name, current_caller().subject, request.description))
         return await self.get(GroupRef(request.name))
 
@@ -165,9 +167,7 @@ class Groups:
 
 def _new(name: str, subject: str, description: str = "") -> StoredGroup:
     now = iso_utc(time.time())
-    return StoredGroup(
-        name=name, description=description, created_by=subject, created_at=now, updated_at=now
-    )
+    return StoredGroup(name=name, description=description, created_by=subject, created_at=now, updated_at=now)
 
 
 def _shown(group: StoredGroup, clusters: int) -> Group:

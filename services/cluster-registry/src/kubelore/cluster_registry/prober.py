@@ -66,9 +66,7 @@ class Probed:
 class Prober:
     """Keeps one probing task per cluster for as long as it runs."""
 
-    def __init__(
-        self, vault: Vault, repository: ClusterRepository, policy: AddressPolicy, bus: Bus
-    ) -> None:
+    def __init__(self, vault: Vault, repository: ClusterRepository, policy: AddressPolicy, bus: Bus) -> None:
         self._vault = vault
         self._repository = repository
         self._policy = policy

@@ -59,7 +59,9 @@ class Upkeep:
         changes["updated_at"] = iso_utc(time.time())
         reconnect = "namespaces" in changes and changes["namespaces"] != before.namespaces
         cluster = await self._repository.amend(request.id, changes, reconnect=reconnect)
-        await self._announcements.tell(cluster, "updated", detail=", ".join(sorted(changes.keys() - {"updated_at"})))
+        await self._announcements.tell(
+            cluster, "updated", detail=", ".join(sorted(changes.keys() - {"updated_at"}))
+        )
         return cluster
 
     async def rotate(self, request: RotateKubeconfig) -> ClusterConnection:

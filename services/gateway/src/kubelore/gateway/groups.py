@@ -44,9 +44,7 @@ def group_routes(bus: Bus, roster: Roster) -> APIRouter:
         request = CreateGroup(name=body.name, description=body.description)
         return _json(await bus.request(clusters.CREATE_GROUP, request), 201)
 
-    @router.get(
-        "/{group:path}", response_model=ClusterGroup, summary="One group", responses=documented(404)
-    )
+    @router.get("/{group:path}", response_model=ClusterGroup, summary="One group", responses=documented(404))
     async def get(group: GroupName) -> Response:
         return _json(await bus.request(clusters.GET_GROUP, GroupRef(group)))
 

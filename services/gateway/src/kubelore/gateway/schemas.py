@@ -152,7 +152,9 @@ class Cluster(BaseModel):
     credentials_expire_at: datetime | None = Field(
         description="When the client certificate or the token stops working, where one of them says."
     )
-    renews_token: bool = Field(description="Whether the service account's token is renewed before it expires.")
+    renews_token: bool = Field(
+        description="Whether the service account's token is renewed before it expires."
+    )
 
 
 class ClusterList(BaseModel):

@@ -15,7 +15,8 @@ from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.repository import VersionRepository
-from kubelore.yaml_vcs.service import endpoints
+from kubelore.yaml_vcs.service import endpoints, serve_tags
+from kubelore.yaml_vcs.tags import Tagging
 
 
 async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
@@ -33,7 +34,9 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         await repository.prepare()
         recorder = Recorder(repository, Normaliser(), keyring.signer(), read_blob)
         consumer = ChangeConsumer(bus, SERVICE, recorder.take, placeholder=recorder.placeholder)
-        service = endpoints(bus, Histories(repository))
+        histories = Histories(repository)
+        service = endpoints(bus, histories)
+        serve_tags(service, Tagging(repository, histories, keyring.signer()))
         await service.start()
         background = [asyncio.create_task(consumer.run()), asyncio.create_task(bus.until_closed())]
         await process.until_stopped_or_failed(stopping, background)

@@ -26,8 +26,16 @@ from kubelore.common.contracts.versions import (
 )
 from kubelore.common.errors import BadRequest, NotFound
 from kubelore.yaml_vcs import packing, rendering
+from kubelore.yaml_vcs.branch_repository import Draft
 from kubelore.yaml_vcs.history import GONE, MAIN, NO_COMMIT, Entry, first_broken
-from kubelore.yaml_vcs.repository import MAX_CHUNK, Attribution, Resource, VersionRepository, resource_key
+from kubelore.yaml_vcs.repository import (
+    MAX_CHUNK,
+    Attribution,
+    Resource,
+    VersionRepository,
+    resource_key,
+    version_id,
+)
 
 MAX_PAGE = 1000
 BLAMED = 500
@@ -43,20 +51,23 @@ class Histories:
 
     async def list(self, request: ListVersions) -> VersionPage:
         """A page of versions, newest first. Raises NotFound for an object without a history."""
-        resource = await self._readable(request.id)
+        resource = await self.readable(request.id)
         limit = _limit(request.limit)
         key, before = resource_key(request.id), request.before
+        branch = await self.branch(request.id, request.branch)
+        if request.tag:
+            return await self._with_tag(resource, branch, request)
         found: list[Version] = []
         while True:
             page = await self._repository.page(
                 key,
-                _branch(request.branch),
+                branch,
                 before=before,
                 since=int(request.since * 1000),
                 until=None if request.until is None else int(request.until * 1000),
                 limit=limit + 1,
             )
-            shown = await self._shown(resource, page[:limit])
+            shown = await self.shown(resource, page[:limit], branch)
             found += [one for one in shown if request.actor in ("", one.actor.name)]
             before = page[limit - 1].number if len(page) > limit else None
             if before is None or len(found) >= limit or not request.actor:
@@ -64,22 +75,29 @@ class Histories:
 
     async def get(self, request: GetVersion) -> VersionContent:
         """One version with its object. Raises NotFound."""
-        resource = await self._readable(request.id)
-        entry = await self._entry(request.id, request.version)
-        (shown,) = await self._shown(resource, [entry])
-        return VersionContent(
-            version=shown, yaml_content=rendering.yaml_of(await self._content(entry, request.id))
-        )
+        resource = await self.readable(request.id)
+        branch = await self.branch(request.id, request.branch)
+        entry = await self.entry(request.id, request.version, branch)
+        (shown,) = await self.shown(resource, [entry], branch)
+        return VersionContent(version=shown, yaml_content=await self.text(entry, request.id, branch))
 
     async def diff(self, request: DiffVersions) -> VersionDiff:
         """What differs between two versions; without numbers between the newest and the one before it."""
-        await self._readable(request.id)
-        new = await self._entry(request.id, request.to_version)
-        number = max(new.number - 1, 0) if request.from_version is None else request.from_version
-        old = await self._entry(request.id, number) if number else None
-        before = await self._content(old, request.id) if old is not None else b""
-        after = await self._content(new, request.id)
-        names = (f"{request.id} version {number}", f"{request.id} version {new.number}")
+        await self.readable(request.id)
+        branch = await self.branch(request.id, request.branch)
+        against = await self.branch(request.id, request.against) if request.against else branch
+        new = await self.entry(request.id, request.to_version, branch)
+        number = request.from_version
+        if number is None and against == branch:
+            number = max(new.number - 1, 0)
+        old = await self.entry(request.id, number, against) if number != 0 else None
+        number = old.number if old is not None else 0
+        before = await self.content(old, request.id, against) if old is not None else b""
+        after = await self.content(new, request.id, branch)
+        names = (
+            _named(request.id, request.against or request.branch, number),
+            _named(request.id, request.branch, new.number),
+        )
         return VersionDiff(
             id=request.id,
             from_version=number,
@@ -90,17 +108,20 @@ class Histories:
 
     async def blame(self, request: GetVersion) -> Blame:
         """Which version set each line."""
-        resource = await self._readable(request.id)
-        last = await self._entry(request.id, request.version)
+        resource = await self.readable(request.id)
+        branch = await self.branch(request.id, request.branch)
+        last = await self.entry(request.id, request.version, branch)
         key, after = resource_key(request.id), max(last.number - BLAMED, 0)
         entries = [
-            one for one in await self._repository.all_of(key, after=after) if one.number <= last.number
+            one
+            for one in await self._repository.all_of(key, branch, after=after)
+            if one.number <= last.number
         ]
-        contents = await self._contents(entries, request.id)
+        contents = await self._contents(entries, request.id, branch)
         texts = [(one.number, rendering.yaml_of(held)) for one, held in zip(entries, contents, strict=True)]
         lines = rendering.blame(texts)
         named = {line.version for line in lines}
-        shown = await self._shown(resource, [one for one in entries if one.number in named])
+        shown = await self.shown(resource, [one for one in entries if one.number in named], branch)
         return Blame(id=request.id, version=last.number, lines=lines, versions=shown)
 
     async def snapshot(self, request: TakeSnapshot) -> SnapshotPage:
@@ -125,21 +146,23 @@ class Histories:
                 entry = await self._repository.last(key, until=int(request.at * 1000))
                 if entry is None or entry.kind in GONE:
                     continue
-                (shown,) = await self._shown(resource, [entry])
-                text = rendering.yaml_of(await self._content(entry, resource.id)) if request.content else ""
+                (shown,) = await self.shown(resource, [entry])
+                text = rendering.yaml_of(await self.content(entry, resource.id)) if request.content else ""
                 items.append(SnapshotItem(version=shown, yaml_content=text))
             if len(found) < MAX_CHUNK:
                 return SnapshotPage(items)
 
     async def verify(self, request: VerifyHistory) -> VerifiedHistory:
         """Follow the chain of an object's versions from the first that is kept."""
-        await self._readable(request.id)
-        key, parent, after, count = resource_key(request.id), NO_COMMIT, 0, 0
+        await self.readable(request.id)
+        key, after, count = resource_key(request.id), 0, 0
+        branch = await self.branch(request.id, request.branch)
+        parent = await self._begins_at(request.id, branch)
         while True:
-            entries = await self._repository.all_of(key, after=after)
+            entries = await self._repository.all_of(key, branch, after=after)
             if not entries:
                 return VerifiedHistory(id=request.id, versions=count, ok=True)
-            contents = await self._contents(entries, request.id)
+            contents = await self._contents(entries, request.id, branch)
             broken = first_broken(entries, contents, parent)
             if broken is None and entries[0].number != after + 1:
                 broken = after + 1
@@ -148,7 +171,7 @@ class Histories:
             count += len(entries)
             parent, after = entries[-1].commit, entries[-1].number
 
-    async def _readable(self, id_: str) -> Resource:
+    async def readable(self, id_: str) -> Resource:
         """An object that has a history, if the caller may read it; any other does not exist. Raises NotFound."""
         identity = ResourceId.parse(id_)
         caller = current_caller()
@@ -161,22 +184,44 @@ class Histories:
             )
         return resource
 
-    async def _entry(self, id_: str, number: int | None) -> Entry:
+    async def branch(self, id_: str, name: str) -> int:
+        """The number of an object's branch. Raises NotFound."""
+        if name == versions.MAIN:
+            return MAIN
+        found = await self._repository.branches.named(resource_key(id_), name)
+        if found is None:
+            raise NotFound(
+                f"{id_} has no branch {name[:63]!r}", remedy="List its branches to see which there are."
+            )
+        return found.number
+
+    async def entry(self, id_: str, number: int | None, branch: int = MAIN) -> Entry:
+        """A version, the newest when none is named. Raises NotFound."""
         key = resource_key(id_)
         if number is not None:
-            return await self._repository.get(key, MAIN, _number(number))
-        last = await self._repository.last(key)
+            return await self._repository.get(key, branch, _number(number))
+        last = await self._repository.last(key, branch)
         if last is None:
             raise NotFound(f"{id_} has no version yet")
         return last
 
-    async def _content(self, entry: Entry, id_: str) -> bytes:
+    async def content(self, entry: Entry, id_: str, branch: int = MAIN) -> bytes:
+        """The canonical JSON of a version; empty for a deleted one."""
         if entry.kind in GONE:
             return b""
-        chain = await self._repository.chain(resource_key(id_), MAIN, entry)
+        chain = await self._repository.chain(resource_key(id_), branch, entry)
         return packing.unpack_all([one.frame for one in chain])[-1]
 
-    async def _contents(self, entries: Sequence[Entry], id_: str) -> list[bytes]:
+    async def text(self, entry: Entry, id_: str, branch: int = MAIN) -> str:
+        """A version as YAML: of a draft as it was written, with its comments."""
+        if branch != MAIN:
+            place = version_id(resource_key(id_), branch, entry.number)
+            drafts = await self._repository.branches.drafts([place])
+            if place in drafts:
+                return drafts[place].text
+        return rendering.yaml_of(await self.content(entry, id_, branch))
+
+    async def _contents(self, entries: Sequence[Entry], id_: str, branch: int = MAIN) -> list[bytes]:
         """The contents of consecutive versions, each unpacked once."""
         contents: list[bytes] = []
         for entry in entries:
@@ -187,24 +232,107 @@ class Histories:
             elif contents:
                 contents.append(packing.unpack(entry.frame, contents[-1]))
             else:
-                contents.append(await self._content(entry, id_))
+                contents.append(await self.content(entry, id_, branch))
         return contents
 
-    async def _shown(self, resource: Resource, entries: Sequence[Entry]) -> list[Version]:
+    async def _begins_at(self, id_: str, branch: int) -> bytes:
+        """The commit that a branch's first version names as the one before it."""
+        known = await self._repository.branches.of(resource_key(id_)) if branch != MAIN else []
+        return next((one.commit for one in known if one.number == branch), NO_COMMIT)
+
+    async def _with_tag(self, resource: Resource, branch: int, request: ListVersions) -> VersionPage:
+        """The page of a single version at most: a tag is unique to an object."""
+        key = resource_key(request.id)
+        tag = await self._repository.tags.get(key, request.tag)
+        if (
+            tag is None
+            or tag.branch != branch
+            or (request.before is not None and tag.number >= request.before)
+        ):
+            return VersionPage([])
+        entry = await self._repository.get(key, branch, tag.number)
+        late = request.until is not None and entry.at > request.until * 1000
+        (shown,) = await self.shown(resource, [entry], branch)
+        fits = request.actor in ("", shown.actor.name) and entry.at >= request.since * 1000 and not late
+        return VersionPage([shown] if fits else [])
+
+    async def shown(self, resource: Resource, entries: Sequence[Entry], branch: int = MAIN) -> list[Version]:
+        """Versions as they are told: with who made them, and their tags."""
+        if not entries:
+            return []
+        key = resource_key(resource.id)
+        last = await self._repository.last(key, branch)
+        current = last.number if last is not None else 0
+        tags: dict[int, list[str]] = {}
+        for tag in await self._repository.tags.of(key):
+            if tag.branch == branch:
+                tags.setdefault(tag.number, []).append(tag.name)
+        if branch != MAIN:
+            return await self._drafts_shown(resource, entries, branch, current, tags)
         # Of an object that is gone at once, whoever deleted it cannot know its last resourceVersion.
         written = [
             (resource.cluster, entry.uid, "" if entry.kind == "deleted" else entry.rv) for entry in entries
         ]
         said = await self._repository.attributions(written)
-        last = await self._repository.last(resource_key(resource.id)) if entries else None
-        current = last.number if last is not None else 0
         return [
-            _version(resource, entry, said.get(place), current=entry.number == current)
+            _version(
+                resource,
+                entry,
+                said.get(place),
+                current=entry.number == current,
+                tags=tags.get(entry.number, []),
+            )
             for entry, place in zip(entries, written, strict=True)
         ]
 
+    async def _drafts_shown(
+        self,
+        resource: Resource,
+        entries: Sequence[Entry],
+        branch: int,
+        current: int,
+        tags: dict[int, list[str]],
+    ) -> list[Version]:
+        key = resource_key(resource.id)
+        places = [version_id(key, branch, entry.number) for entry in entries]
+        drafts = await self._repository.branches.drafts(places)
+        known = await self._repository.branches.of(key)
+        name = next((one.name for one in known if one.number == branch), "")
+        return [
+            _version(
+                resource,
+                entry,
+                _of_draft(resource, entry, drafts.get(place)),
+                current=entry.number == current,
+                tags=tags.get(entry.number, []),
+                branch=name,
+            )
+            for entry, place in zip(entries, places, strict=True)
+        ]
 
-def _version(resource: Resource, entry: Entry, said: Attribution | None, *, current: bool) -> Version:
+
+def _of_draft(resource: Resource, entry: Entry, draft: Draft | None) -> Attribution | None:
+    if draft is None:
+        return None
+    return Attribution(
+        cluster=resource.cluster,
+        uid=entry.uid,
+        rv=entry.rv,
+        actor=draft.by,
+        change_log=draft.change_log,
+        operation_id=draft.operation_id,
+    )
+
+
+def _version(
+    resource: Resource,
+    entry: Entry,
+    said: Attribution | None,
+    *,
+    current: bool,
+    tags: list[str],
+    branch: str = versions.MAIN,
+) -> Version:
     if said is not None:
         actor = Actor(kind="user", name=said.actor, probable=said.probable)
     elif entry.manager and entry.kind not in ("vanished", "deleted"):
@@ -218,28 +346,29 @@ def _version(resource: Resource, entry: Entry, said: Attribution | None, *, curr
         namespace=resource.namespace,
         name=resource.name,
         version=entry.number,
-        branch=versions.MAIN,
+        branch=branch,
         happened=entry.kind,
-        created_at=_iso(entry.at),
+        created_at=iso(entry.at),
         created_by=actor.name,
         actor=actor,
         uid=entry.uid,
         resource_version=entry.rv,
         commit_hash=entry.commit.hex(),
         is_current=current,
+        tags=tags,
         change_log=said.change_log or said.reason if said is not None else "",
         operation_id=said.operation_id if said is not None else "",
     )
 
 
-def _iso(at: int) -> str:
+def _named(id_: str, branch: str, number: int) -> str:
+    """What a diff calls one of its sides."""
+    return f"{id_} version {number}" + ("" if branch == versions.MAIN else f" of {branch}")
+
+
+def iso(at: int) -> str:
+    """A time in milliseconds since 1970 as ISO 8601 in UTC."""
     return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _branch(name: str) -> int:
-    if name != versions.MAIN:
-        raise NotFound(f"there is no branch {name[:63]!r}")
-    return MAIN
 
 
 def _limit(asked: int) -> int:

@@ -17,7 +17,9 @@ import msgspec
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
 from kubelore.common.store import Database, gt, gte, lte, ne, one_of
+from kubelore.yaml_vcs.branch_repository import BranchRepository
 from kubelore.yaml_vcs.history import KINDS, MAIN, Entry
+from kubelore.yaml_vcs.tag_repository import TagRepository
 
 KEY_BYTES = 10
 """Of SHA-256 of a resource id: ten million objects share one with a chance of 4e-11."""
@@ -80,6 +82,8 @@ class VersionRepository:
         self._gaps = database.collection("version_gaps")
         self._attributions = database.collection("version_attributions")
         self._managers = database.collection("field_managers")
+        self.tags = TagRepository(database)
+        self.branches = BranchRepository(database)
         self._names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -88,6 +92,7 @@ class VersionRepository:
         await self._resources.ensure_index([("cluster", 1), ("type", 1), ("namespace", 1)])
         await self._resources.ensure_index([("cluster", 1), ("namespace", 1)])
         await self._gaps.ensure_index([("scope", 1), ("open", 1)])
+        await self.tags.prepare()
         for document in await self._managers.find({}, limit=10_000):
             self._remember(document["_id"], document["name"])
 
@@ -151,6 +156,12 @@ class VersionRepository:
         """Up to 1,000 versions behind a number, oldest first."""
         where = {"_id": gt(version_id(key, branch, after)) & lte(version_id(key, branch, MAX_NUMBER))}
         return [self._entry(document) for document in await self._versions.find(where, limit=MAX_CHUNK)]
+
+    async def drop(self, key: bytes, branch: int) -> None:
+        """Remove every version of a draft, and what belongs to them."""
+        first, last = version_id(key, branch, 0), version_id(key, branch, MAX_NUMBER)
+        await self._versions.delete_many({"_id": gte(first) & lte(last)})
+        await self.branches.forget_drafts(first, last)
 
     # objects
 

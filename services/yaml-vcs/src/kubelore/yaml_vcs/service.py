@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import versions
+from kubelore.common.contracts import branches, versions
 from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.tags import Tagging
 
 VERSION = "0.1.0"
 
@@ -19,3 +20,11 @@ def endpoints(bus: Bus, histories: Histories) -> Service:
     service.serve(versions.SNAPSHOT, histories.snapshot, max_concurrent=8)
     service.serve(versions.VERIFY, histories.verify, max_concurrent=4)
     return service
+
+
+def serve_tags(service: Service, tagging: Tagging) -> None:
+    """The endpoints about tags."""
+    service.serve(branches.TAGS, tagging.list)
+    service.serve(branches.TAG, tagging.put)
+    service.serve(branches.UNTAG, tagging.remove)
+    service.serve(branches.TAG_SNAPSHOT, tagging.put_on_snapshot, max_concurrent=2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelore.common.contracts import clusters, resources, versions, writes
+from kubelore.common.contracts import branches, clusters, resources, versions, writes
 from kubelore.common.contracts.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
+    *branches.ENDPOINTS,
     *clusters.ENDPOINTS,
     *resources.ENDPOINTS,
     *versions.ENDPOINTS,

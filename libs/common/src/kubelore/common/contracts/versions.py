@@ -91,12 +91,16 @@ class VersionContent(msgspec.Struct, kw_only=True):
 
 
 class DiffVersions(msgspec.Struct, kw_only=True):
-    """What differs between two versions; without numbers between the last two."""
+    """What differs between two versions; without numbers between the last two.
+
+    With `against` the older one is of that branch, without a number its newest.
+    """
 
     id: str
     from_version: int | None = None
     to_version: int | None = None
     branch: str = MAIN
+    against: str = ""
 
 
 class FieldChange(msgspec.Struct, kw_only=True, omit_defaults=True):
