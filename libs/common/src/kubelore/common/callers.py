@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from joserfc import jwt
@@ -38,12 +38,14 @@ _AUDIENCE = "kubelore-bus"
 Clock = Callable[[], float]
 
 
-class _Acting(msgspec.Struct, frozen=True):
+class Acting(msgspec.Struct):
+    """Whom this request is served for. One that lasts is renewed in place, for all its tasks at once."""
+
     caller: Caller
     token: str | None = None
 
 
-_acting: ContextVar[_Acting | None] = ContextVar("acting", default=None)
+_acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
 
 
 def current_caller() -> Caller:
@@ -54,17 +56,33 @@ def current_caller() -> Caller:
     return acting.caller
 
 
+def current_token() -> str:
+    """The gateway's word for the caller of the request that is being served. Raises Unauthenticated outside of one."""
+    acting = _acting.get()
+    if acting is None or acting.token is None:
+        raise Unauthenticated("nobody has vouched for whom this is done")
+    return acting.token
+
+
 @contextmanager
-def acting_as(caller: Caller, token: str | None = None) -> Iterator[None]:
+def acting_as(caller: Caller, token: str | None = None) -> Iterator[Acting]:
     """Serve a request of this caller: `current_caller` within the block, and in tasks started there.
 
     `token` is the gateway's word for the caller where it came over the bus, to be passed on.
     """
-    before = _acting.set(_Acting(caller, token))
+    acting = Acting(caller, token)
+    before = _acting.set(acting)
     try:
-        yield
+        yield acting
     finally:
         _acting.reset(before)
+
+
+class Word(NamedTuple):
+    """What a token of the gateway says: who it is, and until when it is taken (seconds since 1970)."""
+
+    caller: Caller
+    expires: float
 
 
 class CallerSigner:
@@ -102,7 +120,7 @@ class CallerVerifier:
     def __init__(self, verifier: Verifier, clock: Clock = time.time) -> None:
         self._key = OKPKey.import_key(public_jwk(verifier))
         self._clock = clock
-        self._kept: dict[str, tuple[Caller, float]] = {}
+        self._kept: dict[str, Word] = {}
 
     @classmethod
     def load(cls, keyring_dir: Path) -> CallerVerifier:
@@ -111,14 +129,21 @@ class CallerVerifier:
 
     def caller(self, token: str) -> Caller:
         """The caller whom the gateway vouched for. Raises Unauthenticated for any other text, and when it is old."""
-        now = self._clock()
-        caller, expires = self._kept.get(token) or self._opened(token)
-        if expires <= now:
+        word = self.word(token)
+        if word.expires <= self._clock():
             self._kept.pop(token, None)
             raise Unauthenticated("the gateway's word for this caller has expired")
-        return caller
+        return word.caller
 
-    def _opened(self, token: str) -> tuple[Caller, float]:
+    def word(self, token: str) -> Word:
+        """What the gateway once said, expired or not: for asking it again. Raises Unauthenticated for any other text."""
+        return self._kept.get(token) or self._opened(token)
+
+    def seconds_left(self, token: str) -> float:
+        """For how long a token will still be taken; below zero when it has expired. Raises Unauthenticated."""
+        return self.word(token).expires - self._clock()
+
+    def _opened(self, token: str) -> Word:
         try:
             claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
             if claims.get("aud") != _AUDIENCE:
@@ -126,7 +151,7 @@ class CallerVerifier:
             caller = msgspec.convert(
                 {"subject": claims["sub"], "grants": claims["grants"], "credential": claims["crd"]}, Caller
             )
-            opened = caller, float(claims["exp"])
+            opened = Word(caller, float(claims["exp"]))
         except (JoseError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
             raise Unauthenticated("the gateway does not vouch for this caller") from error
         if len(self._kept) >= KEPT:

@@ -10,7 +10,7 @@ import uvicorn
 
 from kubelore.common import bus as buses
 from kubelore.common import process
-from kubelore.common.callers import CallerSigner
+from kubelore.common.callers import CallerSigner, CallerVerifier
 from kubelore.common.crypto import Keyring
 from kubelore.common.store import BlobStore, open_database
 from kubelore.common.telemetry import get_logger
@@ -26,6 +26,7 @@ from kubelore.gateway.roster import Roster
 from kubelore.gateway.service import build_app
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.store import Store
+from kubelore.gateway.vouching import Vouching, vouching_service
 
 log = get_logger(__name__)
 
@@ -37,7 +38,11 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     keyring = Keyring.load(settings.keyring_dir / "gateway.json")
     database = await open_database(settings)
     store = Store(settings, database, keyring)
-    bus = await buses.connect(settings, name="gateway", signer=CallerSigner(keyring.signer()))
+    signer = CallerSigner(keyring.signer())
+    bus = await buses.connect(settings, name="gateway", signer=signer)
+    vouching = vouching_service(
+        bus, Vouching(store.credentials, CallerVerifier(keyring.signer().verifier), signer)
+    )
     try:
         await buses.until_prepared(bus)
         await store.prepare()
@@ -75,6 +80,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             timeout_graceful_shutdown=DRAIN_S,
             limit_concurrency=2000,
         )
+        await vouching.start()
         server = _Server(config)
         serving = asyncio.create_task(server.serve())
         auditing = asyncio.create_task(audit_log.run())
@@ -93,6 +99,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         finally:
             server.should_exit = True
             await asyncio.wait([serving], timeout=DRAIN_S + 2)
+            await vouching.stop()
             # The last requests need it to the end.
             auditing.cancel()
             await asyncio.wait([auditing])

@@ -8,8 +8,9 @@ import hmac
 from kubelore.common.authz import ADMINISTRATOR, Caller
 from kubelore.common.errors import Unauthenticated
 from kubelore.gateway.minting import FOR_API, FOR_BROWSER, read
+from kubelore.gateway.oidc import CREDENTIAL as OIDC
 from kubelore.gateway.oidc import Oidc, expiry, looks_like_jwt
-from kubelore.gateway.repository import Session
+from kubelore.gateway.repository import Session, Token
 from kubelore.gateway.sessions import Sessions, csrf_token
 from kubelore.gateway.standing import Standing
 from kubelore.gateway.tokens import Tokens
@@ -50,8 +51,7 @@ class Credentials:
         presented = read(FOR_API, text)
         if presented is not None:
             token = await self.tokens.of_secret(presented)
-            caller = Caller(subject=token.subject, grants=token.grants, credential=f"token:{token.id}")
-            return Standing(caller, token.expires_at, again)
+            return Standing(_holder(token), token.expires_at, again)
         if self._is_admin(text):
             return Standing(ADMINISTRATOR, None, again)
         if self._oidc is not None and looks_like_jwt(text):
@@ -70,8 +70,26 @@ class Credentials:
             raise Unauthenticated("the session's cookie is not valid", remedy="Log in again.")
         session = await self.sessions.of_secret(presented)
         await self._check_opened_by(session)
-        caller = Caller(subject=session.subject, grants=session.grants, credential=f"session:{session.id}")
-        return Standing(caller, session.expires_at, again, csrf=csrf_token(text), own_origin=False)
+        return Standing(_user(session), session.expires_at, again, csrf=csrf_token(text), own_origin=False)
+
+    async def of_credential(self, credential: str, *, lasting: bool = False) -> Caller | None:
+        """Who has a credential that was proved before (`Caller.credential`), as it stands now; None for a provider's.
+
+        `lasting` names whoever opened a session, not the session, which may end.
+        Raises Unauthenticated when it no longer stands, and Unavailable.
+        """
+        kind, _, name = credential.partition(":")
+        if kind == "token":
+            return _holder(await self.tokens.of_id(name))
+        if kind == "session":
+            session = await self.sessions.of_id(name)
+            await self._check_opened_by(session)
+            return await self.of_credential(session.credential) if lasting else _user(session)
+        if credential == ADMINISTRATOR.credential:
+            return ADMINISTRATOR
+        if credential == OIDC:
+            return None
+        raise Unauthenticated(_INVALID, remedy="Ask an administrator for one.")
 
     def proof(self, standing: Standing) -> str:
         """What ties a session to its credential: it ends when the administrator's token is changed."""
@@ -87,3 +105,11 @@ class Credentials:
 
     def _is_admin(self, text: str) -> bool:
         return hmac.compare_digest(hashlib.sha256(text.encode()).digest(), self._admin)
+
+
+def _holder(token: Token) -> Caller:
+    return Caller(subject=token.subject, grants=token.grants, credential=f"token:{token.id}")
+
+
+def _user(session: Session) -> Caller:
+    return Caller(subject=session.subject, grants=session.grants, credential=f"session:{session.id}")

@@ -21,6 +21,8 @@ from kubelore.common.errors import Unauthenticated
 from kubelore.gateway.jwks import Jwks
 from kubelore.gateway.minting import digest
 
+CREDENTIAL = "oidc"
+"""How callers of a provider are said to have proved who they are."""
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
@@ -131,7 +133,9 @@ class Oidc:
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
             raise _refused(f"the token names nobody in its claim {provider.subject_claim!r}")
         grants = dict.fromkeys(grant for rule in provider.rules if rule.fits(claims) for grant in rule.grants)
-        caller = Caller(subject=provider.subject_prefix + subject, grants=tuple(grants), credential="oidc")
+        caller = Caller(
+            subject=provider.subject_prefix + subject, grants=tuple(grants), credential=CREDENTIAL
+        )
         return Identity(caller, float(claims["exp"]))
 
 

@@ -70,6 +70,13 @@ class Sessions:
             self._note_use(session.id, now)
         return session
 
+    async def of_id(self, session_id: str) -> Session:
+        """A session that was not ended, be it idle: work goes on while nobody looks. Raises Unauthenticated, Unavailable."""
+        session = await self._remembered.get(session_id)
+        if session is None or session.expires_at <= self._now():
+            raise _ended()
+        return session
+
     async def end(self, session_id: str) -> None:
         """End a session at once here, and within seconds at every other replica."""
         await self._repository.delete(session_id)

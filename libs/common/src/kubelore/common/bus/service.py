@@ -171,7 +171,7 @@ class Service:
             lane.failed += 1
             await self._refuse(request, _unexpected(name, error))
 
-    def _caller(self, lane: _Lane, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+    def _caller(self, lane: _Lane, headers: Mapping[str, str]) -> AbstractContextManager[object]:
         """The block in which `current_caller` is whom this request is made for. Raises Unauthenticated."""
         if not lane.endpoint.on_behalf:
             return nullcontext()

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelore.common.contracts import branches, clusters, resources, versions, writes
+from kubelore.common.contracts import (
+    branches,
+    clusters,
+    resources,
+    versions,
+    vouching,
+    writes,
+)
 from kubelore.common.contracts.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
@@ -12,5 +19,6 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     *clusters.ENDPOINTS,
     *resources.ENDPOINTS,
     *versions.ENDPOINTS,
+    *vouching.ENDPOINTS,
     *writes.ENDPOINTS,
 )
