@@ -275,7 +275,7 @@ NEEDED = {
     },
     # What a consumer of changes may do by its own names, the test of WRITER tells.
     "yaml-vcs": {
-        *reading("KV_LEASES"),
+        *reading("KV_LEASES", "$KV.LEASES.observer.>"),
         *fixed_names("KV_LEASES"),
         *(api(f"STREAM.{verb}") for verb in ("INFO.CHANGES", "INFO.PARKED")),
         *(api(f"STREAM.MSG.{verb}") for verb in ("GET.KV_LEASES", "GET.PARKED", "DELETE.PARKED")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -18,6 +18,9 @@ from kubelore.common.contracts.writes import (
 from kubelore.gateway.schemas import LINE, Namespace
 
 MAX_ITEMS = 1000
+
+BatchAction: TypeAlias = Literal["apply", "patch", "delete", "scale", "restart", "label"]
+"""What people ask for themselves; objects are replaced by rollbacks and restores."""
 
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON, pattern=LINE)]
 ChangeLog = Annotated[
@@ -36,7 +39,7 @@ class WriteBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: Action
+    action: BatchAction
     id: Id = Field(
         "",
         description="The object, for every action but apply.",

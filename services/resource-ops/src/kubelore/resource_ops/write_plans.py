@@ -17,6 +17,7 @@ from kubelore.common.contracts.writes import (
     Label,
     Patch,
     PatchType,
+    Replace,
     Restart,
     Scale,
     Write,
@@ -139,8 +140,8 @@ def sending(write: Write, found: ResourceType, live: Object | None, now: datetim
             return _restart(write, found, live or {}, now)
         case Label():
             return _label(write, live or {})
-        case Delete():
-            raise ValueError("a delete is no patch")
+        case Delete() | Replace():
+            raise ValueError(f"a {type(write).__name__} is no patch")
 
 
 def _apply(write: Apply) -> Sending:

@@ -277,7 +277,7 @@ class Removed(msgspec.Struct):
 RECIPIENT = Endpoint(SERVICE, "recipient", Empty, PublicKey, on_behalf=False)
 INSPECT = Endpoint(SERVICE, "inspect", InspectKubeconfig, Inspection)
 ADD = Endpoint(SERVICE, "add", AddCluster, ClusterConnection, deadline_s=20.0)
-LIST = Endpoint(SERVICE, "list", ListClusters, ClusterPage)
+LIST = Endpoint(SERVICE, "list", ListClusters, ClusterPage, callers=("gateway", "yaml-vcs"))
 ROSTER = Endpoint(
     SERVICE, "roster", ListRoster, ClusterPage, on_behalf=False, callers=("gateway", "resource-ops")
 )
@@ -288,7 +288,7 @@ GET_GROUP = Endpoint(SERVICE, "get-group", GroupRef, Group)
 CREATE_GROUP = Endpoint(SERVICE, "create-group", CreateGroup, Group)
 UPDATE_GROUP = Endpoint(SERVICE, "update-group", UpdateGroup, Group)
 DELETE_GROUP = Endpoint(SERVICE, "delete-group", GroupRef, Empty)
-GET = Endpoint(SERVICE, "get", ClusterRef, ClusterConnection)
+GET = Endpoint(SERVICE, "get", ClusterRef, ClusterConnection, callers=("gateway", "yaml-vcs"))
 REMOVE = Endpoint(SERVICE, "remove", ClusterRef, Removed)
 TEST = Endpoint(SERVICE, "test", ClusterRef, ConnectionTest, deadline_s=20.0)
 CREDENTIALS = Endpoint(

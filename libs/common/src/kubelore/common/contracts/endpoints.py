@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelore.common.contracts import (
-    branches,
-    clusters,
-    resources,
-    versions,
-    vouching,
-    writes,
-)
+from kubelore.common.contracts import branches, clusters, exports, resources, versions, vouching, writes
 from kubelore.common.contracts.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
@@ -21,4 +14,5 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     *versions.ENDPOINTS,
     *vouching.ENDPOINTS,
     *writes.ENDPOINTS,
+    *exports.ENDPOINTS,
 )

@@ -104,6 +104,7 @@ LEASE_WATCHINGS = (
     LeaseWatching("gateway", "observer.>"),
     LeaseWatching("resource-ops", "observer.>"),
     LeaseWatching("resource-ops", "replica.resource-ops.>"),
+    LeaseWatching("yaml-vcs", "observer.>"),
 )
 
 CHANGE_PUBLISHERS = ("resource-ops",)

@@ -403,15 +403,22 @@ class ClusterMetrics(msgspec.Struct, kw_only=True):
     missing: dict[str, str]
 
 
-QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0)
-FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0)
-GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0)
-TYPES = Endpoint(SERVICE, "types", ListTypes, Types, scope="replica", deadline_s=1.0)
-COUNT = Endpoint(SERVICE, "count", Query, Counts, scope="replica", deadline_s=1.0)
+_READERS = ("gateway", "yaml-vcs")
+"""The history compares with what is there now, and plans what to write."""
+
+QUERY = Endpoint(SERVICE, "query", Query, Page, scope="replica", deadline_s=1.0, callers=_READERS)
+FETCH = Endpoint(SERVICE, "fetch", Fetch, Objects, scope="replica", deadline_s=1.0, callers=_READERS)
+GET = Endpoint(SERVICE, "get", Get, Object, scope="replica", deadline_s=3.0, callers=_READERS)
+TYPES = Endpoint(SERVICE, "types", ListTypes, Types, scope="replica", deadline_s=1.0, callers=_READERS)
+COUNT = Endpoint(SERVICE, "count", Query, Counts, scope="replica", deadline_s=1.0, callers=_READERS)
 DIGESTS = Endpoint(SERVICE, "digests", ListDigests, DigestPage, scope="replica", deadline_s=5.0)
-MEANT = Endpoint(SERVICE, "meant", FetchMeant, Objects, scope="replica", deadline_s=5.0)
-RESOLVE = Endpoint(SERVICE, "resolve", ResolveTypes, ResolvedTypes, scope="replica", deadline_s=1.0)
-OBSERVERS = Endpoint(SERVICE, "observers", ObserverRef, ObserverReports, scope="replica", deadline_s=1.0)
+MEANT = Endpoint(SERVICE, "meant", FetchMeant, Objects, scope="replica", deadline_s=5.0, callers=_READERS)
+RESOLVE = Endpoint(
+    SERVICE, "resolve", ResolveTypes, ResolvedTypes, scope="replica", deadline_s=1.0, callers=_READERS
+)
+OBSERVERS = Endpoint(
+    SERVICE, "observers", ObserverRef, ObserverReports, scope="replica", deadline_s=1.0, callers=_READERS
+)
 DICTIONARIES = Endpoint(
     SERVICE,
     "dictionaries",

@@ -1,4 +1,4 @@
-"""What resource-ops changes in clusters: one object a request, answered by any replica.
+"""What resource-ops changes in clusters: one object a request, or many for a restore, answered by any replica.
 
 A write is sent to the API server once. The operation under way
 (`kubelore.common.operations`) and the write's `item` are the key under which its
@@ -17,15 +17,21 @@ import msgspec
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.contracts.resources import SERVICE
 
-Action: TypeAlias = Literal["apply", "patch", "delete", "scale", "restart", "label"]
+Action: TypeAlias = Literal["apply", "patch", "delete", "scale", "restart", "label", "replace"]
 PatchType: TypeAlias = Literal["merge", "json", "strategic"]
 Propagation: TypeAlias = Literal["Orphan", "Background", "Foreground"]
 Result: TypeAlias = Literal["created", "changed", "unchanged", "deleted"]
+ReplaceMode: TypeAlias = Literal["replace", "create", "either"]
+OnExisting: TypeAlias = Literal["skip", "update", "fail"]
+ManyOutcome: TypeAlias = Literal["created", "changed", "unchanged", "skipped", "failed"]
 
 MAX_MANIFEST = 3 * 1024 * 1024
 """Bytes, as much as the API server takes."""
 MAX_REASON = 500
 MAX_CHANGE_LOG = 10_000
+MAX_MANY = 500
+MAX_MANY_BYTES = 4 * 1024 * 1024
+"""Of all manifests of one request together."""
 
 
 class _Write(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -45,7 +51,7 @@ class _Write(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class _ById(_Write, kw_only=True, omit_defaults=True):
-    """A write to an object that exists, named by its resource id."""
+    """A write to an object named by its resource id, which is there already but where a write says otherwise."""
 
     id: str
 
@@ -96,7 +102,83 @@ class Label(_ById, kw_only=True, omit_defaults=True):
     overwrite: bool = True
 
 
-Write: TypeAlias = Apply | Patch | Delete | Scale | Restart | Label
+class Replace(_ById, kw_only=True, omit_defaults=True):
+    """Make an object what one manifest (JSON) says, and nothing else: PUT, not an apply.
+
+    The manifest names the object of `id`, or leaves its name and namespace out.
+    What the API server itself writes into metadata (uid, resourceVersion,
+    managedFields and the like) is left out of it. `sealed` is the manifest in a
+    box for the public half of the keyring `clusters` (`clusters.pub`), under
+    `replace_context(id)`, for what must not pass the bus in the open: Secrets.
+
+    With `mode` `replace` the object must be there (NotFound otherwise), with
+    `create` it must not be (AlreadyExists), `either` takes both. Without `rv`
+    it is written over what is there when the write is carried out; Conflict
+    when somebody changed it since `rv`, or in that very moment. A field that
+    cannot be changed is Invalid, with their paths in `fields`.
+    """
+
+    manifest: bytes = b""
+    sealed: bytes = b""
+    mode: ReplaceMode = "replace"
+
+
+def replace_context(id_: str) -> str:
+    """What a sealed manifest is bound to: the object that it is for."""
+    return f"replace/{id_}"
+
+
+Write: TypeAlias = Apply | Patch | Delete | Scale | Restart | Label | Replace
+
+
+class ReplaceMany(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Many objects of one cluster at once, in no order: for restores.
+
+    At most 500 items and 4 MB of manifests, each item with a number of its own;
+    ids name objects of `cluster`. An object that is not there is created, and
+    `on_existing` says what becomes of one that is, whatever the item's `mode`;
+    with `uid` or `rv` an item is written over that very object only. `reason`,
+    `change_log` and `dry_run` count for all items, and theirs do not.
+
+    Sent again under the same operation, an item that was concluded answers what
+    it answered; one whose outcome nobody knows is looked for in the cluster
+    before it is written again.
+    """
+
+    cluster: str
+    items: list[Replace]
+    on_existing: OnExisting = "fail"
+    dry_run: bool = False
+    reason: str = ""
+    change_log: str = ""
+
+
+class ManyResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What became of one item. `skipped`: it was there, and stays as it is.
+
+    Of a `failed` one `error` is the reason (`Forbidden`, `Invalid`, ..) and
+    `detail` what there is to say; with `unknown` nobody can tell whether it
+    happened. `NotBegun` says that the time was over: send it again.
+    """
+
+    id: str
+    item: int = 0
+    result: ManyOutcome
+    uid: str = ""
+    rv: str = ""
+    error: str = ""
+    detail: str = ""
+    fields: list[str] = []
+    unknown: bool = False
+
+
+class ReplacedMany(msgspec.Struct):
+    """One result for each item, in their order."""
+
+    results: list[ManyResult]
+
+
+NOT_BEGUN = "NotBegun"
 
 
 class FieldChange(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -169,13 +251,20 @@ class OperationRecords(msgspec.Struct):
 DEADLINE_S = 40.0
 """Longer than an API server takes for one write, so that it is rarely this end which gives up."""
 
-APPLY = Endpoint(SERVICE, "apply", Apply, Written, deadline_s=DEADLINE_S)
+_REMEMBERING = ("gateway", "yaml-vcs")
+"""Rollbacks, merges and restores are written by the service that remembers."""
+
+APPLY = Endpoint(SERVICE, "apply", Apply, Written, deadline_s=DEADLINE_S, callers=_REMEMBERING)
 PATCH = Endpoint(SERVICE, "patch", Patch, Written, deadline_s=DEADLINE_S)
-DELETE = Endpoint(SERVICE, "delete", Delete, Written, deadline_s=DEADLINE_S)
+DELETE = Endpoint(SERVICE, "delete", Delete, Written, deadline_s=DEADLINE_S, callers=_REMEMBERING)
 SCALE = Endpoint(SERVICE, "scale", Scale, Written, deadline_s=DEADLINE_S)
 RESTART = Endpoint(SERVICE, "restart", Restart, Written, deadline_s=DEADLINE_S)
 LABEL = Endpoint(SERVICE, "label", Label, Written, deadline_s=DEADLINE_S)
-OPERATIONS = Endpoint(SERVICE, "operations", OperationRef, OperationRecords)
+REPLACE = Endpoint(SERVICE, "replace", Replace, Written, deadline_s=DEADLINE_S, callers=_REMEMBERING)
+REPLACE_MANY = Endpoint(
+    SERVICE, "replace-many", ReplaceMany, ReplacedMany, deadline_s=DEADLINE_S, callers=("yaml-vcs",)
+)
+OPERATIONS = Endpoint(SERVICE, "operations", OperationRef, OperationRecords, callers=_REMEMBERING)
 
 BY_ACTION: dict[Action, Endpoint[Any, Written]] = {
     "apply": APPLY,
@@ -184,5 +273,6 @@ BY_ACTION: dict[Action, Endpoint[Any, Written]] = {
     "scale": SCALE,
     "restart": RESTART,
     "label": LABEL,
+    "replace": REPLACE,
 }
-ENDPOINTS = (*BY_ACTION.values(), OPERATIONS)
+ENDPOINTS = (*BY_ACTION.values(), REPLACE_MANY, OPERATIONS)
