@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.bench.figures import Row
 from tests.bench.machine import facts, load
 from tests.bench.reading import bulk, busy, get, page, select
+from tests.bench.recording import record
 from tests.bench.report import print_table, write
 from tests.bench.size import FULL, QUICK
 from tests.bench.standing_still import stopped
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "stopped": stopped,
     "watch": watch,
     "watch-lab": watch_lab,
+    "record": record,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

@@ -69,6 +69,11 @@ class SimulatedClusters:
             self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """The process that is all of them."""
+        return self._process.pid
+
+    @property
     def kubeconfigs(self) -> list[Path]:
         """One file a cluster, in the order of their names."""
         return sorted(self._folder.glob("sim-*.kubeconfig"))

@@ -19,6 +19,10 @@ class Size:
     watch_s: float
     changes_per_second: int
     updates_per_second: int
+    recorded_pods: int
+    recorded_per_second: int
+    record_s: float
+    history_versions: int
     whole_lists: bool
     targets: bool
 
@@ -44,6 +48,10 @@ FULL = Size(
     watch_s=10.0,
     changes_per_second=200,
     updates_per_second=1_000,
+    recorded_pods=10_000,
+    recorded_per_second=5_000,
+    record_s=20.0,
+    history_versions=10_000,
     whole_lists=True,
     targets=True,
 )
@@ -58,6 +66,10 @@ QUICK = Size(
     watch_s=2.0,
     changes_per_second=40,
     updates_per_second=50,
+    recorded_pods=400,
+    recorded_per_second=200,
+    record_s=3.0,
+    history_versions=200,
     whole_lists=False,
     targets=False,
 )
