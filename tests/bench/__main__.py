@@ -15,6 +15,7 @@ from tests.bench.figures import Row
 from tests.bench.machine import facts, load
 from tests.bench.reading import bulk, busy, get, page, select
 from tests.bench.recording import record
+from tests.bench.remembering import record_lab
 from tests.bench.report import print_table, write
 from tests.bench.size import FULL, QUICK
 from tests.bench.standing_still import stopped
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "watch": watch,
     "watch-lab": watch_lab,
     "record": record,
+    "record-lab": record_lab,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

@@ -23,6 +23,7 @@ ANNOTATION = "bench.kubelore.example/change"
 READY_WITHIN_S = 30.0
 ARRIVE_WITHIN_S = 15.0
 _CHANGE = re.compile(rb'"bench\.kubelore\.example/change": ?"(\d+)"')
+_VERSION = re.compile(rb'"resourceVersion": ?"(\d+)"')
 _AT_ONCE = 32
 _LONGEST_LINE = 4 * 1024 * 1024
 
@@ -42,6 +43,8 @@ class Times:
     sent: dict[int, float] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)
     seen: dict[int, float] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    """Which change each resourceVersion came from."""
 
     def note(self, chunk: bytes) -> None:
         """Remember the first time that a change is seen in a line."""
@@ -95,6 +98,8 @@ class Writer:
                 said = await answer.read()
                 assert answer.status == 200, f"PATCH {target.path} answered {answer.status}: {said[:300]!r}"
             self._times.answered[number] = time.perf_counter()
+            if found := _VERSION.search(said):
+                self._times.versions[found[1].decode()] = number
         finally:
             self._free.release()
 

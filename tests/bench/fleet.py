@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,9 +81,17 @@ class SimulatedClusters:
 
     def change_pods(self, per_second: int) -> None:
         """So many pods of all clusters together get a new revision every second; 0 stops it."""
-        panel = json.loads((self._folder / "admin.json").read_text())
-        headers = {"Authorization": f"Bearer {panel['token']}"}
         each = {"per_second": per_second / self._size.clusters}
         for kubeconfig in self.kubeconfigs:
-            url = f"{panel['url']}/clusters/{kubeconfig.stem}/changes"
-            httpx.put(url, json=each, headers=headers, timeout=10).raise_for_status()
+            path = f"/clusters/{kubeconfig.stem}/changes"
+            self._panel.put(path, json=each).raise_for_status()
+
+    def revisions(self) -> int:
+        """The resourceVersions of all clusters added up: what it rises by is the number of changes."""
+        return sum(int(cluster["resource_version"]) for cluster in self._panel.get("/clusters").json())
+
+    @cached_property
+    def _panel(self) -> httpx.Client:
+        panel = json.loads((self._folder / "admin.json").read_text())
+        headers = {"Authorization": f"Bearer {panel['token']}"}
+        return httpx.Client(base_url=panel["url"], headers=headers, timeout=10)

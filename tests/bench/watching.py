@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import uvloop
@@ -56,35 +58,47 @@ def watch(world: World) -> list[Row]:
 
 def watch_lab(world: World) -> list[Row]:
     """The same with ConfigMaps of a real API server, where its programs are built already."""
+    return with_lab(lambda: _on_the_lab(world), "change on a real API server to SSE client", REACH)
+
+
+def with_lab(measure: Callable[[], Coroutine[Any, Any, list[Row]]], work: str, reach: Reach) -> list[Row]:
+    """What needs a real API server, or one row that says why it was skipped."""
     if missing := [recipe.key for recipe in recipes.CONTROL_PLANE if not build.is_built(recipe)]:
         reason = f"skipped: {', '.join(missing)} not built, `make lab` does that"
-        return [Row("change on a real API server to SSE client", reason, REACH.text)]
+        return [Row(work, reason, reach.text)]
     try:
-        return asyncio.run(_on_the_lab(world))
+        return asyncio.run(measure())
     except LabError as error:
-        return [Row("change on a real API server to SSE client", f"skipped: {error}", REACH.text)]
+        return [Row(work, f"skipped: {error}", reach.text)]
 
 
 async def _on_the_lab(world: World) -> list[Row]:
-    async with ControlPlane(world.folder / "lab", "lab") as plane:
-        kubectl = plane.kubectl()
-        await kubectl("create", "namespace", _NAMESPACE)
-        manifests = [_config_map(number) for number in range(OBJECTS)]
-        await kubectl("apply", "-f", "-", stdin="\n---\n".join(manifests))
-        await asyncio.to_thread(add_cluster, world.stack, "lab", plane.kubeconfig())
-        await wait_for(lambda: asyncio.to_thread(_lab_is_live, world.stack), "the lab cluster to be live", 60)
-        access = Access.of(plane.kubeconfig())
-        path = f"/api/v1/namespaces/{_NAMESPACE}/configmaps"
+    async with lab_cluster(world.folder / "lab", world.stack) as (plane, targets):
         watched = Watched(
-            [Target(access, f"{path}/item-{number}") for number in range(OBJECTS)],
+            targets,
             {"type": "configmaps", "clusters": "lab", "namespace": _NAMESPACE},
             ("get", "configmaps", "-n", _NAMESPACE, "--watch-only", "-o", "json"),
             [world.kubectl.environment(plane.kubeconfig_file())],
         )
+        return await _rows(world, watched, "ConfigMaps of a real API server", REACH)
+
+
+@asynccontextmanager
+async def lab_cluster(folder: Path, stack: Stack) -> AsyncIterator[tuple[ControlPlane, list[Target]]]:
+    """A real API server as cluster `lab` of a stack, and its ConfigMaps, which may be changed."""
+    async with ControlPlane(folder, "lab") as plane:
+        kubectl = plane.kubectl()
+        await kubectl("create", "namespace", _NAMESPACE)
+        manifests = [_config_map(number) for number in range(OBJECTS)]
+        await kubectl("apply", "-f", "-", stdin="\n---\n".join(manifests))
+        await asyncio.to_thread(add_cluster, stack, "lab", plane.kubeconfig())
+        await wait_for(lambda: asyncio.to_thread(_lab_is_live, stack), "the lab cluster to be live", 60)
+        access = Access.of(plane.kubeconfig())
+        path = f"/api/v1/namespaces/{_NAMESPACE}/configmaps"
         try:
-            return await _rows(world, watched, "ConfigMaps of a real API server", REACH)
+            yield plane, [Target(access, f"{path}/item-{number}") for number in range(OBJECTS)]
         finally:
-            await asyncio.to_thread(_remove_lab, world.stack)
+            await asyncio.to_thread(_remove_lab, stack)
 
 
 async def _rows(world: World, watched: Watched, where: str, reach: Reach | None) -> list[Row]:
