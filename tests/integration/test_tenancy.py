@@ -256,6 +256,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "since": ["2026-01-01T00:00:00Z"] if moments else [tenancy.watch_from],
         "until": ["2999-01-01T00:00:00Z"],
         "at": ["2999-01-01T00:00:00Z"],
+        "after": ["0"],
         "version": ["1"],
         "from": ["0"],
         "to": ["1"],

@@ -17,6 +17,7 @@ from kubelore.cli import (
     compare,
     completion,
     describe,
+    export,
     get,
     history,
     keyring,
@@ -84,6 +85,7 @@ app.command("history")(history.history)
 app.command("diff")(history.diff)
 app.command("blame")(history.blame)
 app.command("snapshot")(history.snapshot)
+app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)

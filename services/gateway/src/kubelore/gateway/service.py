@@ -35,6 +35,7 @@ from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.static_pages import serve_pages
 from kubelore.gateway.store import Store
+from kubelore.gateway.timelines import timeline_routes
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
 from kubelore.gateway.versions import version_routes
@@ -85,6 +86,8 @@ def build_app(
     app.include_router(overview_routes(comparer, counting, roster, continuation))
     app.include_router(audit_routes(audit_entries, auditor, roster, continuation))
     app.include_router(write_routes(bus, roster))
+    # Before what takes any word behind an id for the number of a version.
+    app.include_router(timeline_routes(bus, continuation))
     app.include_router(version_routes(bus, continuation))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)

@@ -15,8 +15,9 @@ from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.repository import VersionRepository
-from kubelore.yaml_vcs.service import endpoints, serve_tags
+from kubelore.yaml_vcs.service import endpoints, serve_tags, serve_timelines
 from kubelore.yaml_vcs.tags import Tagging
+from kubelore.yaml_vcs.timelines import Timelines
 
 
 async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
@@ -37,6 +38,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         histories = Histories(repository)
         service = endpoints(bus, histories)
         serve_tags(service, Tagging(repository, histories, keyring.signer()))
+        serve_timelines(service, Timelines(repository, histories))
         await service.start()
         background = [asyncio.create_task(consumer.run()), asyncio.create_task(bus.until_closed())]
         await process.until_stopped_or_failed(stopping, background)

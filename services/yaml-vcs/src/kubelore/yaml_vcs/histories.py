@@ -171,6 +171,19 @@ class Histories:
             count += len(entries)
             parent, after = entries[-1].commit, entries[-1].number
 
+    async def walk(self, id_: str, branch: str, after: int, limit: int) -> Sequence[tuple[Version, bytes]]:
+        """Versions behind a number, oldest first, with their contents (empty when the object was gone).
+
+        Raises NotFound for an object without a history.
+        """
+        resource = await self.readable(id_)
+        number = await self.branch(id_, branch)
+        entries = await self._repository.all_of(
+            resource_key(id_), number, after=after, limit=min(limit, MAX_PAGE)
+        )
+        contents = await self._contents(entries, id_, number)
+        return list(zip(await self.shown(resource, entries, number), contents, strict=True))
+
     async def readable(self, id_: str) -> Resource:
         """An object that has a history, if the caller may read it; any other does not exist. Raises NotFound."""
         identity = ResourceId.parse(id_)

@@ -7,6 +7,7 @@ Field names are single letters, since there are hundreds of millions of them.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from kubelore.yaml_vcs.tag_repository import TagRepository
 KEY_BYTES = 10
 """Of SHA-256 of a resource id: ten million objects share one with a chance of 4e-11."""
 MAX_CHUNK = 1000
+READ_AT_ONCE = 16
 MAX_NUMBER = 0xFFFFFFFF
 
 _OPERATIONS = ("", "Update", "Apply")
@@ -152,10 +154,28 @@ class VersionRepository:
         found = await self._versions.find(where, sort=[("_id", -1)], limit=limit)
         return [self._entry(document) for document in found]
 
-    async def all_of(self, key: bytes, branch: int = MAIN, *, after: int = 0) -> list[Entry]:
+    async def all_of(
+        self, key: bytes, branch: int = MAIN, *, after: int = 0, limit: int = MAX_CHUNK
+    ) -> list[Entry]:
         """Up to 1,000 versions behind a number, oldest first."""
         where = {"_id": gt(version_id(key, branch, after)) & lte(version_id(key, branch, MAX_NUMBER))}
-        return [self._entry(document) for document in await self._versions.find(where, limit=MAX_CHUNK)]
+        return [self._entry(document) for document in await self._versions.find(where, limit=limit)]
+
+    async def heads(self, keys: Sequence[bytes], branch: int = MAIN) -> dict[bytes, Entry]:
+        """The newest version of each object, those without one left out."""
+        slots = asyncio.Semaphore(READ_AT_ONCE)
+        found: dict[bytes, Entry] = {}
+
+        async def read(key: bytes) -> None:
+            async with slots:
+                entry = await self.last(key, branch)
+            if entry is not None:
+                found[key] = entry
+
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                group.create_task(read(key))
+        return found
 
     async def drop(self, key: bytes, branch: int) -> None:
         """Remove every version of a draft, and what belongs to them."""

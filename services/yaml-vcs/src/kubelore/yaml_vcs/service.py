@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import branches, versions
+from kubelore.common.contracts import branches, timelines, versions
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.tags import Tagging
+from kubelore.yaml_vcs.timelines import Timelines
 
 VERSION = "0.1.0"
 
@@ -28,3 +29,9 @@ def serve_tags(service: Service, tagging: Tagging) -> None:
     service.serve(branches.TAG, tagging.put)
     service.serve(branches.UNTAG, tagging.remove)
     service.serve(branches.TAG_SNAPSHOT, tagging.put_on_snapshot, max_concurrent=2)
+
+
+def serve_timelines(service: Service, lines: Timelines) -> None:
+    """The endpoints about whole histories."""
+    service.serve(timelines.OBJECTS, lines.objects, max_concurrent=4)
+    service.serve(timelines.HISTORY, lines.history, max_concurrent=8)

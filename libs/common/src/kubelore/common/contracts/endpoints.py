@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelore.common.contracts import branches, clusters, exports, resources, versions, vouching, writes
+from kubelore.common.contracts import (
+    branches,
+    clusters,
+    exports,
+    resources,
+    timelines,
+    versions,
+    vouching,
+    writes,
+)
 from kubelore.common.contracts.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     *branches.ENDPOINTS,
     *clusters.ENDPOINTS,
     *resources.ENDPOINTS,
+    *timelines.ENDPOINTS,
     *versions.ENDPOINTS,
     *vouching.ENDPOINTS,
     *writes.ENDPOINTS,

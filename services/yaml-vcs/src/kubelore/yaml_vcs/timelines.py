@@ -1,0 +1,106 @@
+"""Whole histories, for who wants them all: which objects have one, and their versions from the oldest on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kubelore.common.callers import current_caller
+from kubelore.common.contracts.identity import check_cluster_name
+from kubelore.common.contracts.timelines import (
+    HistoryPage,
+    ListObjects,
+    ObjectPage,
+    ReadHistory,
+    VersionedObject,
+    VersionStep,
+)
+from kubelore.common.contracts.versions import GetVersion
+from kubelore.common.errors import BadRequest
+from kubelore.yaml_vcs import rendering
+from kubelore.yaml_vcs.histories import Histories, iso
+from kubelore.yaml_vcs.history import Entry
+from kubelore.yaml_vcs.repository import MAX_CHUNK, Resource, VersionRepository
+
+MAX_STEPS = 200
+"""Versions of a page: at 1 ms of YAML each a fifth of a second."""
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends behind the version that goes over it."""
+
+
+class Timelines:
+    """The questions as methods; `histories` knows who may read what."""
+
+    def __init__(self, repository: VersionRepository, histories: Histories) -> None:
+        self._repository = repository
+        self._histories = histories
+
+    async def objects(self, request: ListObjects) -> ObjectPage:
+        """A page of the objects that the caller may read and that have a history."""
+        caller = current_caller()
+        caller.check_cluster(check_cluster_name(request.cluster))
+        if not 1 <= request.limit <= MAX_CHUNK:
+            raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_CHUNK}")
+        after = _position(request.after) if request.after else None
+        found = await self._repository.resources(
+            request.cluster, namespace=request.namespace, type_name=request.type, after=after
+        )
+        page = found[: request.limit]
+        readable = [
+            (key, one) for key, one in page if caller.may_read(one.cluster, one.type, one.namespace, one.name)
+        ]
+        entries = await self._repository.heads([key for key, _ in readable])
+        items = [_shown(one, entries[key]) for key, one in readable if key in entries]
+        ended = len(found) < MAX_CHUNK and len(page) == len(found)
+        return ObjectPage(items, next="" if ended else page[-1][0].hex())
+
+    async def history(self, request: ReadHistory) -> HistoryPage:
+        """Versions behind a number, with what each changed. Raises NotFound for an object without a history."""
+        if not 1 <= request.limit <= MAX_STEPS:
+            raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_STEPS}")
+        steps = await self._histories.walk(request.id, request.branch, request.after, request.limit + 1)
+        before, last = await self._before(request), request.after
+        items: list[VersionStep] = []
+        size = 0
+        for version, content in steps[: request.limit]:
+            if size > PAGE_BYTES:
+                return HistoryPage(items, next=last)
+            text = await asyncio.to_thread(rendering.yaml_of, content)
+            names = (f"{request.id} version {last}", f"{request.id} version {version.version}")
+            items.append(
+                VersionStep(
+                    version=version, yaml_content=text, diff_content=rendering.unified(before, text, names)
+                )
+            )
+            size += len(text) * 2
+            before, last = text, version.version
+        return HistoryPage(items, next=last if len(steps) > request.limit else None)
+
+    async def _before(self, request: ReadHistory) -> str:
+        """The object as it was before the page; empty before the first version."""
+        if not request.after:
+            return ""
+        held = GetVersion(id=request.id, branch=request.branch, version=request.after)
+        return (await self._histories.get(held)).yaml_content
+
+
+def _shown(resource: Resource, entry: Entry) -> VersionedObject:
+    return VersionedObject(
+        id=resource.id,
+        type=resource.type,
+        namespace=resource.namespace,
+        name=resource.name,
+        live=resource.live,
+        version=entry.number,
+        commit_hash=entry.commit.hex(),
+        created_at=iso(entry.at),
+    )
+
+
+def _position(text: str) -> bytes:
+    try:
+        position = bytes.fromhex(text)
+    except ValueError:
+        position = b""
+    if len(position) != 10:
+        raise BadRequest("`after` is no position among the objects")
+    return position
