@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from kubelore.common.authz import ADMINISTRATOR, Caller
 from kubelore.common.bus import (
     Bus,
     Checkpoint,
@@ -24,8 +25,8 @@ from kubelore.common.bus import (
     connect,
     ensure_streams,
 )
-from kubelore.common.contracts import clusters
-from kubelore.common.contracts.changes import Change, Gap, Record, Synced
+from kubelore.common.contracts import clusters, writes
+from kubelore.common.contracts.changes import Applied, Change, Gap, Record, Synced
 from kubelore.common.contracts.clusters import (
     ClusterConnection,
     ClusterEvent,
@@ -36,8 +37,11 @@ from kubelore.common.contracts.clusters import (
     cluster_event_subject,
 )
 from kubelore.common.contracts.resources import observer_lease
+from kubelore.common.contracts.writes import Apply, OperationRecord, OperationRef, Written
 from kubelore.common.crypto import Keyring
+from kubelore.common.errors import KubeloreError, NotFound
 from kubelore.common.kube import AddressPolicy, KubeClient, ResourceType, read_kubeconfig
+from kubelore.common.operations import new_operation_id, operating
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
 from kubelore.kubesim.app import SimulatedFleet
@@ -55,6 +59,8 @@ from kubelore.stack.fixtures import speak_as
 POLICY = AddressPolicy(allow_private=True)
 CLUSTER = "sim"
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
+HAND_CLUSTER = "sim-01"
+ANSWERED = {endpoint.request: endpoint for endpoint in writes.BY_ACTION.values()}
 SECRETS = ResourceType(group="", version="v1", plural="secrets", kind="Secret", namespaced=True)
 
 
@@ -326,3 +332,77 @@ async def asker(house, policy) -> AsyncIterator[Asker]:
 async def _live(replica) -> bool:
     observer = replica.fleet.observer("sim-01")
     return observer is not None and observer.state().status == "live"
+
+
+class Hand:
+    """Writes through a replica as the gateway does, and to the cluster behind its back."""
+
+    def __init__(self, house, replica, client: KubeClient) -> None:
+        self.house = house
+        self.replica = replica
+        self.client = client
+        self.operation = ""
+        """The operation of the last write."""
+
+    async def write(
+        self, write: writes.Write, caller: Caller = ADMINISTRATOR, operation: str = ""
+    ) -> Written:
+        self.house.bus.speaks_for = caller
+        self.operation = operation or new_operation_id()
+        try:
+            with operating(self.operation):
+                return await self.house.bus.request(ANSWERED[type(write)], write)
+        finally:
+            self.house.bus.speaks_for = ADMINISTRATOR
+
+    async def apply(self, manifest: dict[str, Any], caller: Caller = ADMINISTRATOR, **more: Any) -> Written:
+        return await self.write(
+            Apply(cluster=HAND_CLUSTER, manifest=json.dumps(manifest).encode(), **more), caller
+        )
+
+    async def record(self) -> OperationRecord:
+        """What is recorded of the last write."""
+        found = await self.house.bus.request(writes.OPERATIONS, OperationRef(self.operation))
+        (record,) = found.items
+        return record
+
+    async def live(self, found: ResourceType, name: str, namespace: str = "default") -> dict[str, Any]:
+        return json.loads(await self.client.get(found, namespace, name))
+
+    async def is_gone(self, found: ResourceType, name: str) -> bool:
+        try:
+            await self.live(found, name)
+        except NotFound:
+            return True
+        return False
+
+    async def refused(self, write: writes.Write, caller: Caller = ADMINISTRATOR) -> KubeloreError:
+        with pytest.raises(KubeloreError) as refusal:
+            await self.write(write, caller)
+        return refusal.value
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def hand(house, policy) -> AsyncIterator[Hand]:
+    house.add(0)
+    client = KubeClient(read_kubeconfig(house.clusters[0].kubeconfig, None, policy), policy)
+    async with house.replica("a") as replica, client:
+        yield Hand(house, replica, client)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def applied(hand) -> AsyncIterator[list[Applied]]:
+    """The `applied` records that come over the change stream."""
+    found: list[Applied] = []
+    feed = Feed(hand.house.bus)
+    position = await feed.position()
+
+    async def follow() -> None:
+        async for _, record in feed.follow(position):
+            if isinstance(record, Applied):
+                found.append(record)
+
+    following = asyncio.create_task(follow())
+    yield found
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
-from kubelore.common.bus import Feed
 from kubelore.common.contracts import writes
-from kubelore.common.contracts.changes import Applied
 from kubelore.common.contracts.writes import (
     Apply,
     Delete,
     Label,
-    OperationRecord,
     OperationRef,
     Patch,
     Restart,
@@ -36,8 +30,8 @@ from kubelore.common.errors import (
     NotFound,
     Unsupported,
 )
-from kubelore.common.kube import KubeClient, ResourceType, read_kubeconfig
-from kubelore.common.operations import new_operation_id, operating
+from kubelore.common.kube import ResourceType
+from kubelore.common.operations import new_operation_id
 from kubelore.common.store import open_database
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.outbox import BATCH, judged
@@ -49,7 +43,6 @@ SECRETS = ResourceType(group="", version="v1", plural="secrets", kind="Secret", 
 DEPLOYMENTS = ResourceType(
     group="apps", version="v1", plural="deployments", kind="Deployment", namespaced=True
 )
-ANSWERED = {endpoint.request: endpoint for endpoint in writes.BY_ACTION.values()}
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -67,86 +60,12 @@ def deployment(name: str, replicas: int = 1, image: str = "web:1") -> dict[str, 
     }
 
 
-class Hand:
-    """Writes through a replica as the gateway does, and to the cluster behind its back."""
-
-    def __init__(self, house, replica, client: KubeClient) -> None:
-        self.house = house
-        self.replica = replica
-        self.client = client
-        self.operation = ""
-        """The operation of the last write."""
-
-    async def write(
-        self, write: writes.Write, caller: Caller = ADMINISTRATOR, operation: str = ""
-    ) -> Written:
-        self.house.bus.speaks_for = caller
-        self.operation = operation or new_operation_id()
-        try:
-            with operating(self.operation):
-                return await self.house.bus.request(ANSWERED[type(write)], write)
-        finally:
-            self.house.bus.speaks_for = ADMINISTRATOR
-
-    async def apply(self, manifest: dict[str, Any], caller: Caller = ADMINISTRATOR, **more: Any) -> Written:
-        return await self.write(
-            Apply(cluster=CLUSTER, manifest=json.dumps(manifest).encode(), **more), caller
-        )
-
-    async def record(self) -> OperationRecord:
-        """What is recorded of the last write."""
-        found = await self.house.bus.request(writes.OPERATIONS, OperationRef(self.operation))
-        (record,) = found.items
-        return record
-
-    async def live(self, found: ResourceType, name: str, namespace: str = "default") -> dict[str, Any]:
-        return json.loads(await self.client.get(found, namespace, name))
-
-    async def is_gone(self, found: ResourceType, name: str) -> bool:
-        try:
-            await self.live(found, name)
-        except NotFound:
-            return True
-        return False
-
-    async def refused(self, write: writes.Write, caller: Caller = ADMINISTRATOR) -> KubeloreError:
-        with pytest.raises(KubeloreError) as refusal:
-            await self.write(write, caller)
-        return refusal.value
-
-
 def changed(written: Written) -> dict[str, Any]:
     """Path -> (old, new); None for a side that is not shown or not there."""
     return {
         change.path: tuple(None if side is msgspec.UNSET else side for side in (change.old, change.new))
         for change in written.changes
     }
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def hand(house, policy) -> AsyncIterator[Hand]:
-    house.add(0)
-    client = KubeClient(read_kubeconfig(house.clusters[0].kubeconfig, None, policy), policy)
-    async with house.replica("a") as replica, client:
-        yield Hand(house, replica, client)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def applied(hand) -> AsyncIterator[list[Applied]]:
-    """The `applied` records that come over the change stream."""
-    found: list[Applied] = []
-    feed = Feed(hand.house.bus)
-    position = await feed.position()
-
-    async def follow() -> None:
-        async for _, record in feed.follow(position):
-            if isinstance(record, Applied):
-                found.append(record)
-
-    following = asyncio.create_task(follow())
-    yield found
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_a_manifest_is_applied_once_as_created_then_as_changed_then_as_unchanged(hand) -> None:

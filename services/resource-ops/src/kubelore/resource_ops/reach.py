@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterEvent, ClusterRef, Credentials
 from kubelore.common.contracts.flows import CLUSTER_EVENTS
-from kubelore.common.errors import KubeloreError, NotFound, TooManyRequests
+from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooManyRequests
 from kubelore.common.kube import KubeClient, ResourceType
 from kubelore.common.telemetry import get_logger
 
@@ -59,6 +59,12 @@ class Reached:
                 self._types = (await self.client.discovery()).by_name()
                 self._discovered_at = time.monotonic()
         return self._types
+
+    async def find(self, find: Callable[[Types], ResourceType]) -> ResourceType:
+        """A type, looked for again in what the cluster serves now when it was not known. Raises what `find` does."""
+        with suppress(NotFound, BadRequest):
+            return find(await self.types())
+        return find(await self.types(newer_than_s=LEAST_REDISCOVER_S))
 
 
 class Reach:

@@ -25,7 +25,7 @@ def endpoints(bus: Bus, answers: Answers, whole: WholeClusters, writer: Writer) 
     service.serve(resources.OBSERVERS, answers.observers)
     service.serve(resources.DICTIONARIES, answers.dictionaries)
     service.serve(resources.PRESENT, answers.present)
-    for write in set(writes.BY_ACTION.values()) - {writes.REPLACE}:
+    for write in writes.BY_ACTION.values():
         service.serve(write, writer.carry_out)
     service.serve(writes.OPERATIONS, writer.operations)
     service.serve(resources.SYNC, whole.sync)

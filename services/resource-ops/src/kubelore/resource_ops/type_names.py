@@ -42,6 +42,14 @@ def resolve(written: Iterable[str], served: Iterable[Mapping[str, ResourceType]]
     return found
 
 
+def one_type(written: str, served: Mapping[str, ResourceType]) -> ResourceType:
+    """The one type that is meant. Raises BadRequest for a name of none, or of several."""
+    names = sorted(resolve([written], [served]))
+    if len(names) != 1:
+        raise BadRequest(f"{written[:100]!r} names no single type")
+    return served[names[0]]
+
+
 def _resolve_one(text: str, types: Iterable[ResourceType]) -> list[str]:
     word, _, rest = text.partition(".")
     word = word.lower()

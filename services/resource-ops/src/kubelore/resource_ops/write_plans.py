@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.writes import (
     MAX_CHANGE_LOG,
     MAX_MANIFEST,
@@ -18,19 +19,23 @@ from kubelore.common.contracts.writes import (
     Patch,
     PatchType,
     Replace,
+    ReplaceMany,
     Restart,
     Scale,
     Write,
+    replace_context,
 )
+from kubelore.common.crypto import Keyring
 from kubelore.common.errors import BadRequest, Conflict, Invalid, NotFound, TooLarge, Unsupported
 from kubelore.common.kube import ResourceType
 from kubelore.common.kube.documents import load_documents
+from kubelore.common.kube.object_names import check_namespace_name, check_object_name
 from kubelore.common.kube.writing import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from kubelore.resource_ops.replacing import SECRETS, Replacement, read_replacement
 
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 RESTARTABLE = ("deployments.apps", "statefulsets.apps", "daemonsets.apps")
 MAX_REPLICAS = 2**31 - 1
-SECRETS = "secrets"
 
 _CONTENT_TYPES: dict[PatchType, str] = {
     "merge": MERGE_PATCH,
@@ -111,7 +116,27 @@ def type_of_manifest(target: Target, types: Iterable[ResourceType]) -> ResourceT
     )
 
 
-def check_words(write: Write) -> None:
+def writable(identity: ResourceId, found: ResourceType) -> ResourceId:
+    """The id, when an object of the type can have it. Raises BadRequest and Invalid."""
+    if found.namespaced != bool(identity.namespace):
+        where = "needs a namespace" if found.namespaced else "is in no namespace"
+        raise BadRequest(f"{identity} names no object: {found.name} {where}")
+    check_object_name(found, identity.name)
+    if identity.namespace:
+        check_namespace_name(identity.namespace)
+    return identity
+
+
+def opened(write: Replace, identity: ResourceId, found: ResourceType, keyring: Keyring) -> Replacement:
+    """The manifest of a Replace, taken out of its box where it is sealed. Raises IntegrityError, BadRequest, Invalid."""
+    if bool(write.manifest) == bool(write.sealed):
+        raise BadRequest("a replace needs a manifest, in the open or sealed, and not both")
+    # Sealed under the id as it was written, which may name the type in another of its forms.
+    plain = write.manifest or keyring.open_box(write.sealed, context=replace_context(write.id))
+    return read_replacement(plain, identity, found)
+
+
+def check_words(write: Write | ReplaceMany) -> None:
     """Raise TooLarge for more words about a write than are kept."""
     for what, text, limit in (
         ("reason", write.reason, MAX_REASON),

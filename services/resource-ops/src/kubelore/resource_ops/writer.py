@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from kubelore.common.contracts.writes import (
     OperationRecords,
     OperationRef,
     Patch,
+    Replace,
     Restart,
     Result,
     Scale,
@@ -36,21 +37,23 @@ from kubelore.common.contracts.writes import (
 from kubelore.common.crypto import Keyring
 from kubelore.common.errors import BadRequest, Forbidden, KubeloreError, NotFound, UpstreamError
 from kubelore.common.kube import ResourceType
-from kubelore.common.kube.object_names import check_namespace_name, check_object_name
 from kubelore.common.kube.secrets import strip_secret
 from kubelore.common.operations import current_operation
 from kubelore.common.telemetry import get_logger
-from kubelore.resource_ops.reach import LEAST_REDISCOVER_S, Reach, Reached
+from kubelore.resource_ops.reach import Reach, Reached
+from kubelore.resource_ops.replacing import Replacement, check_there, refused
 from kubelore.resource_ops.repository import Due, Operation, OperationRepository
-from kubelore.resource_ops.type_names import resolve
+from kubelore.resource_ops.type_names import one_type
 from kubelore.resource_ops.write_outcomes import Object, hidden_changes, told, with_owners, without_quotes
 from kubelore.resource_ops.write_plans import (
     SECRETS,
     check_words,
+    opened,
     read_manifest,
     sending,
     target_of,
     type_of_manifest,
+    writable,
 )
 
 log = get_logger(__name__)
@@ -64,6 +67,7 @@ _ACTIONS: dict[type, Action] = {
     Scale: "scale",
     Restart: "restart",
     Label: "label",
+    Replace: "replace",
 }
 
 
@@ -88,6 +92,7 @@ class _Work:
     id: ResourceId
     type: ResourceType
     reached: Reached
+    replacement: Replacement | None = None
 
     @property
     def namespace(self) -> str | None:
@@ -152,25 +157,25 @@ class Writer:
         if isinstance(write, Apply):
             # Reading a large manifest takes half a second, which the other requests need not wait for.
             target = target_of(await asyncio.to_thread(read_manifest, write))
-            found = await _typed(reached, lambda types: type_of_manifest(target, types.values()))
+            found = await reached.find(lambda types: type_of_manifest(target, types.values()))
             home = (target.namespace or write.namespace) if found.namespaced else ""
             name = target.name
         else:
             wanted = ResourceId.parse(write.id)
-            found = await _typed(reached, lambda types: _type_named(wanted.type, types))
+            found = await reached.find(lambda types: one_type(wanted.type, types))
             home, name = wanted.namespace, wanted.name
-            if found.namespaced != bool(home):
-                where = "needs a namespace" if found.namespaced else "is in no namespace"
-                raise BadRequest(f"{wanted} names no object: {found.name} {where}")
-        check_object_name(found, name)
-        if home:
-            check_namespace_name(home)
+        identity = writable(ResourceId(cluster, found.name, home, name), found)
         current_caller().check_write(cluster, found.name, home)
-        return _Work(key, write, ResourceId(cluster, found.name, home, name), found, reached)
+        if not isinstance(write, Replace):
+            return _Work(key, write, identity, found, reached)
+        replacement = opened(write, identity, found, self._keyring)
+        return _Work(key, write, identity, replacement.type, reached, replacement)
 
     async def _carry_out(self, work: _Work) -> Written:
         before = await self._read(work)
-        if before is None and not isinstance(work.write, Apply):
+        if isinstance(work.write, Replace):
+            check_there(work.write, work.id, before.metadata if before else None)
+        elif before is None and not isinstance(work.write, Apply):
             raise NotFound(f"there is no {work.id}")
         send = self._sending(work, before)
         if not work.write.dry_run:
@@ -179,8 +184,7 @@ class Writer:
             after = await send()
         except KubeloreError as error:
             await self._conclude_failure(work, error)
-            raised = without_quotes(error) if work.id.type == SECRETS else error
-            raise with_owners(raised, before.object if before else None) from error
+            raise _explained(work, before, error) from error
         written = _written(work, before, after)
         if not work.write.dry_run:
             await self._conclude(work, written)
@@ -211,6 +215,8 @@ class Writer:
         write, client = work.write, work.reached.client
         if isinstance(write, Delete):
             return lambda: self._delete(work, write)
+        if work.replacement is not None:
+            return partial(self._replace, work, work.replacement, before)
         sent = sending(write, work.type, before.object if before else None, self._clock())
 
         async def send() -> State:
@@ -236,6 +242,16 @@ class Writer:
             return _scaled(before, _decoded(raw)) if sent.subresource else self._admitted(work, raw)
 
         return send
+
+    async def _replace(self, work: _Work, replacement: Replacement, before: State | None) -> State:
+        client, dry_run = work.reached.client, work.write.dry_run
+        if before is None:
+            raw = await client.create(work.type, work.namespace, replacement.body(), dry_run=dry_run)
+        else:
+            rv = work.write.rv or before.metadata.get("resourceVersion", "")
+            body = replacement.body(uid=work.write.uid, rv=rv)
+            raw = await client.replace(work.type, work.namespace, work.id.name, body, dry_run=dry_run)
+        return self._admitted(work, raw)
 
     async def _delete(self, work: _Work, write: Delete) -> State | None:
         """The object as it ends, None when it is gone."""
@@ -308,18 +324,14 @@ class Writer:
                     await asyncio.sleep(_CONCLUDE_PAUSE_S)
 
 
-async def _typed(reached: Reached, find: Callable[[dict[str, ResourceType]], ResourceType]) -> ResourceType:
-    """The type, looked for again in what the cluster serves now when it was not known."""
-    with suppress(NotFound, BadRequest):
-        return find(await reached.types())
-    return find(await reached.types(newer_than_s=LEAST_REDISCOVER_S))
-
-
-def _type_named(name: str, types: dict[str, ResourceType]) -> ResourceType:
-    names = sorted(resolve([name], [types]))
-    if len(names) != 1:
-        raise BadRequest(f"{name[:100]!r} names no single type")
-    return types[names[0]]
+def _explained(work: _Work, before: State | None, error: KubeloreError) -> KubeloreError:
+    """An API server's refusal with what a person needs to know, and without what nobody may."""
+    live = before.object if before else None
+    if work.replacement is not None:
+        rv = work.write.rv or (before.metadata.get("resourceVersion", "") if before else "")
+        return refused(error, work.id, rv=rv, live=live, replacement=work.replacement)
+    raised = without_quotes(error) if work.id.type == SECRETS else error
+    return with_owners(raised, live)
 
 
 def _written(work: _Work, before: State | None, after: State | None) -> Written:
