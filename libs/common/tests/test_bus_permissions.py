@@ -474,7 +474,7 @@ async def test_the_printed_users_are_taken_by_a_server(
             (self.directory / "kubelore-users.conf").write_text(render())
             (self.directory / "nats.conf").write_text(
                 f'port: {self.port}, host: "127.0.0.1", jetstream: {{store_dir: "{self.directory}"}}\n'
-                f'accounts: {{ KUBELORE: {{ jetstream: enabled, include kubelore-users.conf }} }}\n'
+                f"accounts: {{ KUBELORE: {{ jetstream: enabled, include kubelore-users.conf }} }}\n"
             )
 
     accounts = (Account("KUBELORE", {user: f"password-of-{user}" for user in (*SERVICES, PROBE, OPERATOR)}),)

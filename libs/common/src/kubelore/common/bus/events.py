@@ -48,9 +48,7 @@ async def publish_alert(bus: Bus, subject: str, alert: CloudEvent, *, deadline_s
     return await _store(bus, subject, msgspec.json.encode(alert), headers, deadline_s)
 
 
-async def _store(
-    bus: Bus, subject: str, payload: bytes, headers: dict[str, str], deadline_s: float
-) -> int:
+async def _store(bus: Bus, subject: str, payload: bytes, headers: dict[str, str], deadline_s: float) -> int:
     loop = asyncio.get_running_loop()
     until = loop.time() + deadline_s
     inject(headers)
@@ -120,7 +118,9 @@ async def _durable(bus: Bus, pattern: str, name: str) -> AsyncGenerator[Msg]:
     }
     while True:
         try:
-            await bus.jetstream(f"CONSUMER.CREATE.{EVENTS}.{name}.{pattern}", {"stream_name": EVENTS, "config": config})
+            await bus.jetstream(
+                f"CONSUMER.CREATE.{EVENTS}.{name}.{pattern}", {"stream_name": EVENTS, "config": config}
+            )
             async with PullReader(bus, EVENTS, name) as reader:
                 while True:
                     for message in await reader.read(_POLL_S):

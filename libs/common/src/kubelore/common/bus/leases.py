@@ -73,9 +73,7 @@ class _Renewed:
 class Lease:
     """A lease held by this process. It renews itself until `release`, or until it is lost."""
 
-    def __init__(
-        self, bucket: Bucket, key: str, holding: Holding, ttl_s: int, renewed: _Renewed
-    ) -> None:
+    def __init__(self, bucket: Bucket, key: str, holding: Holding, ttl_s: int, renewed: _Renewed) -> None:
         self.key = key
         self.epoch = renewed.revision
         """The fencing token: rises with every holder of the key."""

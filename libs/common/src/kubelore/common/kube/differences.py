@@ -128,7 +128,7 @@ def value_at(value: Any, path: Path) -> Any:
                 value = value.get(segment, ABSENT) if isinstance(value, dict) else ABSENT
             case Order():
                 keys = _by_key(value, segment.fields) if isinstance(value, list) else None
-                value = ABSENT if keys is None else _told(keys)
+                value = ABSENT if keys is None else keys_told(keys)
             case _ if not isinstance(value, list):
                 value = ABSENT
             case int():
@@ -178,7 +178,7 @@ def _differences(path: Path, old: Any, new: Any) -> Iterator[Difference]:
         if isinstance(old, list) and isinstance(new, list):
             yield from _of_lists(path, old, new)
             return
-    if not _same(old, new):
+    if not same(old, new):
         yield Difference(path, old, new)
 
 
@@ -188,11 +188,11 @@ def _of_maps(path: Path, old: dict[str, Any], new: dict[str, Any]) -> Iterator[D
 
 
 def _of_lists(path: Path, old: list[Any], new: list[Any]) -> Iterator[Difference]:
-    for fields in _key_fields(path):
-        before, after = _by_key(old, fields), _by_key(new, fields)
-        if before is not None and after is not None:
-            yield from _of_keyed(path, fields, before, after)
-            return
+    found = keyed(path, old, new)
+    if found is not None:
+        fields, (before, after) = found
+        yield from _of_keyed(path, fields, before, after)
+        return
     for place in range(max(len(old), len(new))):
         left = old[place] if place < len(old) else ABSENT
         right = new[place] if place < len(new) else ABSENT
@@ -206,13 +206,26 @@ def _of_keyed(
         yield from _differences((*path, key), before.get(key, ABSENT), after.get(key, ABSENT))
     reached = [*(key for key in before if key in after), *(key for key in after if key not in before)]
     if reached != list(after):
-        yield Difference((*path, Order(fields)), _told(before), _told(after))
+        yield Difference((*path, Order(fields)), keys_told(before), keys_told(after))
 
 
-def _told(keys: Iterable[Key]) -> list[Any]:
+def keys_told(keys: Iterable[Key]) -> list[Any]:
     """Keys as values: the one field that makes them, or all of them."""
     values = [[value for _, value in key.fields] for key in keys]
     return [value[0] if len(value) == 1 else value for value in values]
+
+
+def keyed(path: Path, *lists: list[Any]) -> tuple[tuple[str, ...], list[dict[Key, Any]]] | None:
+    """The items of some lists that lie at a path by their keys, with the fields that make them.
+
+    None when no fields tell apart the items of all of them.
+    """
+    for fields in _key_fields(path):
+        found = [_by_key(items, fields) for items in lists]
+        known = [items for items in found if items is not None]
+        if len(known) == len(lists):
+            return fields, known
+    return None
 
 
 def _key_fields(path: Path) -> Iterator[tuple[str, ...]]:
@@ -246,7 +259,7 @@ def _key(item: Any, fields: tuple[str, ...]) -> Key | None:
     return Key(tuple(found))
 
 
-def _same(old: Any, new: Any) -> bool:
+def same(old: Any, new: Any) -> bool:
     """Equal as JSON: true is not 1. Python alone would say it is."""
     if old is ABSENT or new is ABSENT:
         return old is new
@@ -288,7 +301,7 @@ def _patched(value: Any, path: Path, new: Any) -> Any:
     if isinstance(segment, Order):
         places: dict[Any, int] = {_hashable(told): place for place, told in enumerate(new)}
         keys = [_key(item, segment.fields) for item in value]
-        told = _told(key for key in keys if key is not None)
+        told = keys_told(key for key in keys if key is not None)
         return [
             item
             for _, item in sorted(zip(told, value, strict=True), key=lambda pair: places[_hashable(pair[0])])
