@@ -37,9 +37,7 @@ async def test_a_rotated_cluster_goes_on_with_its_new_credentials(kubelore, lab_
     first, second = lab_pair.first, lab_pair.second
     await kubelore.onboard("turned", first.kubeconfig(), tags=["kept"])
     try:
-        status, problem = await answered(
-            kubelore, "PUT", "turned/kubeconfig", kubeconfig=second.kubeconfig()
-        )
+        status, problem = await answered(kubelore, "PUT", "turned/kubeconfig", kubeconfig=second.kubeconfig())
         assert (status, problem["reason"]) == (409, "Conflict")
         assert problem["remedy"]
         await first.kubectl()(
@@ -208,7 +206,9 @@ async def test_a_cluster_whose_kubeconfig_runs_a_program_comes_in_by_a_service_a
     kubelore, lab_pair, command_line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plane = lab_pair.second
-    token = yaml.safe_load(await plane.service_account_kubeconfig("person", "default"))["users"][0]["user"]["token"]
+    token = yaml.safe_load(await plane.service_account_kubeconfig("person", "default"))["users"][0]["user"][
+        "token"
+    ]
     await plane.kubectl()("create", "clusterrolebinding", "person", "--clusterrole=cluster-admin",
                           "--serviceaccount=default:person")  # fmt: skip
     plugin = tmp_path / "login"
@@ -236,7 +236,14 @@ async def test_a_cluster_whose_kubeconfig_runs_a_program_comes_in_by_a_service_a
         assert refused.code == 1
         assert "kubelore clusters add --create-service-account" in refused.err
         added = await cli(
-            "clusters", "add", "exec", "--from-kubeconfig", str(path), "--create-service-account", "--role", "view"
+            "clusters",
+            "add",
+            "exec",
+            "--from-kubeconfig",
+            str(path),
+            "--create-service-account",
+            "--role",
+            "view",
         )
         assert added.code == 0, added.err
         assert added.out.endswith("cluster exec added\n")
@@ -257,5 +264,10 @@ async def test_a_cluster_whose_kubeconfig_runs_a_program_comes_in_by_a_service_a
         await kubelore.remove("exec")
         await plane.kubectl()("delete", "namespace", "kubelore-system", "--wait=false", "--ignore-not-found")
         await plane.kubectl()(
-            "delete", "clusterrolebinding", "person", "kubelore-edit", "kubelore-cluster-reader", "--ignore-not-found"
+            "delete",
+            "clusterrolebinding",
+            "person",
+            "kubelore-edit",
+            "kubelore-cluster-reader",
+            "--ignore-not-found",
         )

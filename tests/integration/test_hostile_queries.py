@@ -89,7 +89,8 @@ async def test_no_list_is_unlimited(besieged, limit: str) -> None:
 async def test_nothing_is_taken_for_a_regular_expression(besieged, text: str) -> None:
     """A search is a text that is looked for as it stands, whatever its characters mean elsewhere."""
     answer = await asyncio.wait_for(
-        besieged.http.get("/api/k8s/unified/resources", params={"search": (text * 10)[:250], "type": "pods"}), 5
+        besieged.http.get("/api/k8s/unified/resources", params={"search": (text * 10)[:250], "type": "pods"}),
+        5,
     )
     assert (answer.status_code, answer.json()["items"]) == (200, [])
     for query in (

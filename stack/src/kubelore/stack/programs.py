@@ -88,9 +88,7 @@ def names_of(service: str, replicas: int) -> tuple[str, ...]:
 def bus_account(passwords: dict[str, str]) -> Account:
     """The account of the services, each held to what the contracts say it needs."""
     limited = (*SERVICES, PROBE)
-    return Account(
-        "KUBELORE", passwords, {user: permissions_of(user).as_configuration() for user in limited}
-    )
+    return Account("KUBELORE", passwords, {user: permissions_of(user).as_configuration() for user in limited})
 
 
 def prepare_bus(addresses: Addresses) -> Command:

@@ -11,11 +11,12 @@ from kubelore.common.contracts.versions import SERVICE
 from kubelore.common.crypto import Keyring
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
+from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.repository import VersionRepository
-from kubelore.yaml_vcs.service import endpoints, serve_tags, serve_timelines
+from kubelore.yaml_vcs.service import endpoints, serve_drafts, serve_tags, serve_timelines
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
 
@@ -39,6 +40,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         service = endpoints(bus, histories)
         serve_tags(service, Tagging(repository, histories, keyring.signer()))
         serve_timelines(service, Timelines(repository, histories))
+        serve_drafts(service, Drafts(repository, histories, Normaliser(), keyring.signer()))
         await service.start()
         background = [asyncio.create_task(consumer.run()), asyncio.create_task(bus.until_closed())]
         await process.until_stopped_or_failed(stopping, background)

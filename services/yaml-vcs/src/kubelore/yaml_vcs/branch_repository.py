@@ -13,20 +13,28 @@ from kubelore.common.errors import AlreadyExists, TooLarge
 from kubelore.common.store import Database, gte, lte, one_of
 
 _LAST = 0xFFFF
+_COMMIT_BYTES = 20
 _TRIES = 5
 
 
 class KeptBranch(msgspec.Struct, kw_only=True):
-    """A branch as it is kept; `base` and `commit` are the version of main that it was branched off."""
+    """A branch as it is kept: `commit` is that of the version of main which its own first version follows.
+
+    `base` is the version of main that it was brought up to last, and `content`
+    what cluster and draft have in common (canonical JSON), kept here since that
+    version may be pruned. `merged` is the version that went into the cluster last.
+    """
 
     id: str
     number: int
     name: str
     base: int
     commit: bytes
+    content: bytes
     note: str
     by: str
     at: int
+    merged: int = 0
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +57,7 @@ class BranchRepository:
     async def of(self, key: bytes) -> list[KeptBranch]:
         """The drafts of an object, in the order of their numbers."""
         found = await self._branches.find({"_id": _of(key)}, limit=MAX_BRANCHES + 1)
-        return [msgspec.convert(document, KeptBranch) for document in found]
+        return [_branch(document) for document in found]
 
     async def named(self, key: bytes, name: str) -> KeptBranch | None:
         """A draft by its name; None when there is none."""
@@ -57,6 +65,7 @@ class BranchRepository:
 
     async def add(self, key: bytes, branch: KeptBranch) -> KeptBranch:
         """Keep a new draft under the next free number. Raises AlreadyExists for a name that is taken, TooLarge."""
+        packed = zstandard.compress(branch.content)
         for _ in range(_TRIES):
             known = await self.of(key)
             if any(one.name == branch.name for one in known):
@@ -67,7 +76,7 @@ class BranchRepository:
                 )
             branch.number = max((one.number for one in known), default=0) + 1
             place = key + branch.number.to_bytes(2, "big")
-            if await self._branches.insert_new([{"_id": place, **_plain(branch)}]):
+            if await self._branches.insert_new([{"_id": place, **_plain(branch), "content": packed}]):
                 return branch
         raise AlreadyExists(f"{branch.id} has a branch {branch.name}", remedy="Choose another name.")
 
@@ -75,19 +84,30 @@ class BranchRepository:
         """Forget a branch; its versions are removed before."""
         await self._branches.delete(key + number.to_bytes(2, "big"))
 
+    async def set_base(self, key: bytes, branch: KeptBranch) -> None:
+        """Note what cluster and draft have in common from now on, as `base`, `content` and `merged` say."""
+        packed = zstandard.compress(branch.content)
+        changes = {"base": branch.base, "content": packed, "merged": branch.merged}
+        await self._branches.update(key + branch.number.to_bytes(2, "big"), changes)
+
     async def keep_draft(self, place: bytes, draft: Draft) -> None:
-        """Keep what belongs to a recorded version, before the version itself; `place` is its `_id`."""
+        """Keep what belongs to a recorded version, before the version itself.
+
+        `place` is the version's `_id` and commit: of two that are recorded in one
+        place at once, one gets no version, and must not leave its text with the other's.
+        """
         packed = zstandard.compress(draft.text.encode())
         await self._drafts.put({"_id": place, **_plain(draft), "text": packed})
 
     async def drafts(self, places: Iterable[bytes]) -> dict[bytes, Draft]:
-        """What belongs to recorded versions, by their `_id`s, at most 1,000."""
+        """What belongs to recorded versions, by their places, at most 1,000."""
         found = await self._drafts.find({"_id": one_of(places)}, limit=1000)
         return {bytes(document["_id"]): _draft(document) for document in found}
 
     async def forget_drafts(self, first: bytes, last: bytes) -> None:
         """Remove what belongs to the versions from one `_id` to another."""
-        await self._drafts.delete_many({"_id": gte(first) & lte(last)})
+        place = gte(first + bytes(_COMMIT_BYTES)) & lte(last + b"\xff" * _COMMIT_BYTES)
+        await self._drafts.delete_many({"_id": place})
 
 
 def _of(key: bytes) -> Any:
@@ -96,6 +116,11 @@ def _of(key: bytes) -> Any:
 
 def _plain(value: msgspec.Struct) -> dict[str, Any]:
     return msgspec.to_builtins(value, builtin_types=(bytes,))
+
+
+def _branch(document: dict[str, Any]) -> KeptBranch:
+    content = zstandard.decompress(bytes(document["content"]), max_output_size=8 * MAX_DRAFT)
+    return msgspec.convert({**document, "content": content}, KeptBranch)
 
 
 def _draft(document: dict[str, Any]) -> Draft:

@@ -228,7 +228,7 @@ class Histories:
     async def text(self, entry: Entry, id_: str, branch: int = MAIN) -> str:
         """A version as YAML: of a draft as it was written, with its comments."""
         if branch != MAIN:
-            place = version_id(resource_key(id_), branch, entry.number)
+            place = version_id(resource_key(id_), branch, entry.number) + entry.commit
             drafts = await self._repository.branches.drafts([place])
             if place in drafts:
                 return drafts[place].text
@@ -307,7 +307,7 @@ class Histories:
         tags: dict[int, list[str]],
     ) -> list[Version]:
         key = resource_key(resource.id)
-        places = [version_id(key, branch, entry.number) for entry in entries]
+        places = [version_id(key, branch, entry.number) + entry.commit for entry in entries]
         drafts = await self._repository.branches.drafts(places)
         known = await self._repository.branches.of(key)
         name = next((one.name for one in known if one.number == branch), "")

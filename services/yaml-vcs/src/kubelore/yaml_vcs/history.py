@@ -133,6 +133,12 @@ def vanish(head: Head, *, at: float, incarnation: int) -> Head | None:
     return _tombstone(head, "vanished", unknown)
 
 
+def record(head: Head | None, base: Entry, content: bytes, *, at: float) -> Head:
+    """The next version of a draft, written by hand; its first follows the version that it was branched off."""
+    seen = Seen(kind="observed", at=at, incarnation=base.incarnation, uid=base.uid, rv="", content=content)
+    return _next(head, "recorded", seen, content, parent=base.commit)
+
+
 def commit_hash(parent: bytes, number: int, kind: Happened, at: int, seen: bytes, identity: str) -> bytes:
     """What names a version: over its parent, number, time, content and which object it was of.
 
@@ -184,7 +190,9 @@ def _tombstone(head: Head, kind: Happened, seen: Seen) -> Head:
     return _next(head, kind, seen, b"")
 
 
-def _next(head: Head | None, kind: Happened, seen: Seen, content: bytes) -> Head:
+def _next(
+    head: Head | None, kind: Happened, seen: Seen, content: bytes, *, parent: bytes = NO_COMMIT
+) -> Head:
     last = head.entry if head is not None else None
     number = last.number + 1 if last is not None else 1
     at = max(int(seen.at * 1000), last.at if last is not None else 0)
@@ -202,7 +210,7 @@ def _next(head: Head | None, kind: Happened, seen: Seen, content: bytes) -> Head
         rv=seen.rv,
         hash=hashed,
         commit=commit_hash(
-            last.commit if last is not None else NO_COMMIT,
+            last.commit if last is not None else parent,
             number,
             kind,
             at,

@@ -40,7 +40,12 @@ def unified(old: str, new: str, names: tuple[str, str]) -> str:
 
 def changes(old: bytes, new: bytes) -> list[FieldChange]:
     """Where the objects of two versions differ."""
-    found = differences(shown(old) if old else {}, shown(new) if new else {})
+    return changes_between(shown(old) if old else {}, shown(new) if new else {})
+
+
+def changes_between(old: dict[str, Any], new: dict[str, Any]) -> list[FieldChange]:
+    """Where two objects differ."""
+    found = differences(old, new)
     return [FieldChange(path=render(one.path), old=one.old, new=one.new) for one in found]
 
 

@@ -19,7 +19,7 @@ from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
 from kubelore.common.store import Database, gt, gte, lte, ne, one_of
 from kubelore.yaml_vcs.branch_repository import BranchRepository
-from kubelore.yaml_vcs.history import KINDS, MAIN, Entry
+from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Entry
 from kubelore.yaml_vcs.tag_repository import TagRepository
 
 KEY_BYTES = 10
@@ -123,6 +123,13 @@ class VersionRepository:
             where["t"] = lte(until)
         found = await self._versions.find(where, sort=[("_id", -1)], limit=1)
         return self._entry(found[0]) if found else None
+
+    async def last_there(self, key: bytes) -> Entry | None:
+        """The newest version of main that is no tombstone: of two, one at least is none."""
+        for entry in await self.page(key, MAIN, before=None, since=0, until=None, limit=2):
+            if entry.kind not in GONE:
+                return entry
+        return None
 
     async def chain(self, key: bytes, branch: int, entry: Entry) -> list[Entry]:
         """The versions from the whole one that an entry is packed upon up to it (a tombstone: to the one before)."""

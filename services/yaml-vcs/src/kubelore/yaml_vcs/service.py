@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
 from kubelore.common.contracts import branches, timelines, versions
+from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
@@ -35,3 +36,12 @@ def serve_timelines(service: Service, lines: Timelines) -> None:
     """The endpoints about whole histories."""
     service.serve(timelines.OBJECTS, lines.objects, max_concurrent=4)
     service.serve(timelines.HISTORY, lines.history, max_concurrent=8)
+
+
+def serve_drafts(service: Service, drafts: Drafts) -> None:
+    """The endpoints about branches."""
+    service.serve(branches.BRANCHES, drafts.list)
+    service.serve(branches.BRANCH, drafts.make)
+    service.serve(branches.UNBRANCH, drafts.remove)
+    service.serve(branches.RECORD, drafts.record, max_concurrent=8)
+    service.serve(branches.UPDATE, drafts.update, max_concurrent=4)

@@ -114,7 +114,9 @@ class MongoServer(Server):
             socket = Path(private) / "mongo.sock" if self.engine.has_unix_sockets else None
             argv = self.engine.open_argv(self._data, self.port, socket, cache_mb=self._cache_mb)
             log = RotatedLog(self.directory / "setup.log")
-            child = await Child.start(Command(f"{self.name} setup", argv, grace_s=self.engine.grace_s), log.write)
+            child = await Child.start(
+                Command(f"{self.name} setup", argv, grace_s=self.engine.grace_s), log.write
+            )
             try:
                 await until_ready(child, lambda: _listens(socket, self.port), self.ready_within_s)
                 yield quote_plus(str(socket)) if socket else f"{HOST}:{self.port}"
@@ -134,9 +136,12 @@ async def _set_password(address: str, user: str, password: str) -> None:
     from pymongo import AsyncMongoClient
     from pymongo.errors import OperationFailure
 
-    async with AsyncMongoClient(
-        f"mongodb://{address}/?directConnection=true", serverSelectionTimeoutMS=10_000
-    ) as client, asyncio.timeout(20):
+    async with (
+        AsyncMongoClient(
+            f"mongodb://{address}/?directConnection=true", serverSelectionTimeoutMS=10_000
+        ) as client,
+        asyncio.timeout(20),
+    ):
         roles = [{"role": "root", "db": "admin"}]
         try:
             await client.admin.command("createUser", user, pwd=password, roles=roles)

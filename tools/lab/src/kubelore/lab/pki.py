@@ -49,9 +49,7 @@ class CertificateAuthority:
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.identity = Identity(_pem(self._certificate), private_key_pem(self._key))
 
-    def client(
-        self, user: str, groups: Sequence[str] = (), lifetime: dt.timedelta | None = None
-    ) -> Identity:
+    def client(self, user: str, groups: Sequence[str] = (), lifetime: dt.timedelta | None = None) -> Identity:
         """A client certificate as Kubernetes reads it: the user is the CN, the groups are the Os."""
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(_name(user, groups), usages, [], lifetime or _LIFETIME)

@@ -140,6 +140,8 @@ class Branch(msgspec.Struct, kw_only=True):
     created_by: str
     behind: int = 0
     """How many versions the cluster has gone on since."""
+    merged: int = 0
+    """The version of the branch that was merged into the cluster last; 0 before."""
 
 
 class ListBranches(msgspec.Struct, kw_only=True):
@@ -214,7 +216,7 @@ class Merge(msgspec.Struct, kw_only=True):
     """Bring a draft into the cluster: what it changed since `base`, into what is live.
 
     Either `branch`, or `content` that was edited from the version `base` of main.
-    `rv` and `uid` are those of the preview: Conflict when the object changed since.
+    `seen` is the `live` of a preview: Conflict when the object was changed since.
     """
 
     id: str
@@ -225,8 +227,7 @@ class Merge(msgspec.Struct, kw_only=True):
     dry_run: bool = False
     reason: str = ""
     change_log: str = ""
-    uid: str = ""
-    rv: str = ""
+    seen: str = ""
 
 
 class Merged(msgspec.Struct, kw_only=True):
@@ -241,8 +242,8 @@ class Merged(msgspec.Struct, kw_only=True):
     operation: str = ""
     uid: str = ""
     rv: str = ""
-    live_rv: str = ""
-    """What the preview was made of: give it as `rv` to carry out just this."""
+    live: str = ""
+    """Names what the object was meant to be before: give it as `seen` to carry out just what was shown."""
     dry_run: bool = False
 
 
@@ -254,9 +255,31 @@ class ValidateDraft(msgspec.Struct, kw_only=True):
     content: str = ""
 
 
+class DraftProblem(msgspec.Struct, kw_only=True):
+    """One thing that is wrong with a draft; `source` says whether schema or API server found it."""
+
+    path: str
+    message: str
+    source: str
+    suggestion: str = ""
+
+
+class ValidatedDraft(msgspec.Struct, kw_only=True):
+    """What is wrong with a draft, nothing when `valid`; `unchecked` says what could not be asked."""
+
+    valid: bool
+    problems: list[DraftProblem] = []
+    unchecked: list[str] = []
+
+
 TAGS = Endpoint(SERVICE, "tags", ListTags, Tags)
 TAG = Endpoint(SERVICE, "tag", PutTag, Tag)
 UNTAG = Endpoint(SERVICE, "untag", RemoveTag, Tag)
 TAG_SNAPSHOT = Endpoint(SERVICE, "tag-snapshot", TagSnapshot, TaggedSnapshot, deadline_s=60.0)
+BRANCHES = Endpoint(SERVICE, "branches", ListBranches, Branches)
+BRANCH = Endpoint(SERVICE, "branch", MakeBranch, Branch)
+UNBRANCH = Endpoint(SERVICE, "unbranch", RemoveBranch, Branch, deadline_s=15.0)
+RECORD = Endpoint(SERVICE, "record", Record, Version)
+UPDATE = Endpoint(SERVICE, "update", UpdateBranch, UpdatedBranch)
 
-ENDPOINTS = (TAGS, TAG, UNTAG, TAG_SNAPSHOT)
+ENDPOINTS = (TAGS, TAG, UNTAG, TAG_SNAPSHOT, BRANCHES, BRANCH, UNBRANCH, RECORD, UPDATE)
