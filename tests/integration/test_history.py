@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -105,6 +106,31 @@ async def test_no_value_of_a_secret_is_in_its_history(kubelore, alpha) -> None:
     for text in (diff.text, whole.text):
         assert "c4nary" not in text
         assert "YzRuYXJ5" not in text
+
+
+async def test_a_value_opens_for_the_right_secrets_and_a_redacted_one_for_nobody(kubelore, alpha) -> None:
+    id_ = f"alpha:secrets:{SPACE}:door"
+    path = f"/api/k8s/yaml/versions/{id_}/1"
+    await alpha("create", "secret", "generic", "door", "-n", SPACE, "--from-literal=key=c4nary-old")
+    await alpha("patch", "secret", "door", "-n", SPACE, "-p", '{"stringData":{"key":"c4nary-new"}}')
+    await wait_for(lambda: _counts(kubelore, id_, 2), "both versions", 15)
+    headers = {"Idempotency-Key": "reveal-the-door"}
+    body = {"reason": "the old key is needed"}
+    shown = await kubelore.http.post(f"{path}/reveal", json=body, headers=headers)
+    assert base64.b64decode(shown.json()["data"]["key"]) == b"c4nary-old"
+    again = await kubelore.http.post(f"{path}/reveal", json=body, headers=headers)
+    assert (again.status_code, again.json()["reason"]) == (409, "AnswerNotKept")
+    gone = await kubelore.http.post(f"{path}/redact", json={"reason": "leaked"})
+    assert gone.json()["versions"] == [1]
+    refused = await kubelore.http.post(f"{path}/reveal", json=body)
+    assert refused.status_code == 410
+    acts = (await kubelore.http.get("/api/audit", params={"resource": id_})).json()["items"]
+    assert [(one["action"], one["outcome"]) for one in acts] == [
+        ("versions.reveal", "failed"),
+        ("versions.redact", "ok"),
+        ("versions.reveal", "ok"),
+    ]
+    assert (await kubelore.http.get(f"/api/k8s/yaml/versions/{id_}/verify")).json()["ok"]
 
 
 async def _counts(kubelore, id_: str, number: int) -> bool:

@@ -434,6 +434,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/k8s/groups"): {"name": "another"},
     ("PATCH", "/api/k8s/groups/{group}"): {"description": "changed"},
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
+    ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
+    ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
     ("POST", "/api/k8s/unified/batch"): _batches,
     ("POST", "/api/k8s/unified/apply"): _applied,
     ("PATCH", "/api/k8s/unified/resources/{id}"): Body(

@@ -15,6 +15,7 @@ from kubelore.common.contracts.changes import Change, Kind
 from kubelore.common.crypto import Signer
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import open_database
+from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.repository import VersionRepository
@@ -88,6 +89,16 @@ async def repository(settings: CommonSettings) -> AsyncIterator[VersionRepositor
 def start(repository: VersionRepository) -> Callable[[], Recorder]:
     """A recorder that knows nothing, as after a start."""
     return lambda: Recorder(repository, Normaliser(), SIGNER, no_blob)
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return SIGNER
+
+
+@pytest.fixture
+def histories(repository: VersionRepository) -> Histories:
+    return Histories(repository, SIGNER.verifier)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from kubelore.common.contracts.versions import (
     VerifyHistory,
 )
 from kubelore.common.errors import BadRequest, NotFound
-from kubelore.yaml_vcs.histories import Histories
 
 WEB = "prod:configmaps:shop:web"
 UID = "6b1f0f4e-0000-4000-8000-000000000001"
@@ -23,9 +22,8 @@ START = 1_700_000_000.0
 
 
 @pytest.fixture
-def asking(repository):
+def asking(histories):
     """Ask as a caller; contexts of fixtures do not reach into tests."""
-    histories = Histories(repository)
 
     async def ask(method: str, request, caller: Caller = ADMINISTRATOR):
         with acting_as(caller):
@@ -230,7 +228,7 @@ async def test_a_page_without_bounds_is_refused(recorder, changed, asking, limit
         await asking("list", ListVersions(id=WEB, limit=limit))
 
 
-async def test_every_answer_travels_over_the_bus_whole(recorder, repository, changed, settings) -> None:
+async def test_every_answer_travels_over_the_bus_whole(recorder, histories, changed, settings) -> None:
     from kubelore.common.bus import connect
     from kubelore.common.contracts import versions
     from kubelore.stack.fixtures import speak_as
@@ -238,7 +236,7 @@ async def test_every_answer_travels_over_the_bus_whole(recorder, repository, cha
 
     await recorder.take([changed("created", 1, {"a": "x", "n": None}), changed("updated", 2, {"a": "y"})])
     bus = speak_as(await connect(settings, name="yaml-vcs"), settings)
-    service = endpoints(bus, Histories(repository))
+    service = endpoints(bus, histories)
     await service.start()
     assert len((await bus.request(versions.LIST, ListVersions(id=WEB))).items) == 2
     assert "a: x" in (await bus.request(versions.GET, GetVersion(id=WEB, version=1))).yaml_content

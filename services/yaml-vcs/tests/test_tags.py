@@ -10,7 +10,6 @@ from kubelore.common.contracts.branches import ListTags, PutTag, RemoveTag, TagS
 from kubelore.common.contracts.versions import GetVersion, ListVersions
 from kubelore.common.crypto import Signer
 from kubelore.common.errors import AlreadyExists, Forbidden, Invalid, NotFound, TooLarge
-from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.history import MAIN
 from kubelore.yaml_vcs.repository import resource_key
 from kubelore.yaml_vcs.tags import Tagging, tag_bytes
@@ -23,8 +22,7 @@ ELSEWHERE = Caller(subject="bob", grants=(Grant(role="admin", namespaces=("other
 
 
 @pytest.fixture
-def asking(repository):
-    histories = Histories(repository)
+def asking(repository, histories):
     tagging = Tagging(repository, histories, SIGNER, clock=lambda: START)
 
     async def ask(method: str, request, caller: Caller = ADMINISTRATOR):

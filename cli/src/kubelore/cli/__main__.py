@@ -20,6 +20,7 @@ from kubelore.cli import (
     export,
     get,
     history,
+    keeping,
     keyring,
     overview,
     up,
@@ -86,6 +87,7 @@ app.command("diff")(history.diff)
 app.command("blame")(history.blame)
 app.command("snapshot")(history.snapshot)
 app.command("export")(export.export)
+app.add_typer(keeping.app, name="versions")
 app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)

@@ -33,7 +33,7 @@ def history(
 ) -> None:
     """Who changed an object when: its versions, newest first."""
     with connect(context) as api:
-        path = _path(api, object_, cluster, namespace)
+        path = object_path(api, object_, cluster, namespace)
         page = api.get(path, since=since or None, until=until or None, actor=actor or None, limit=limit)
     if output in (Format.JSON, Format.YAML):
         print_document(page, output)
@@ -44,7 +44,7 @@ def history(
             (
                 f"{item['version']}{' *' if item['is_current'] else ''}",
                 item["created_at"],
-                item["happened"],
+                f"{item['happened']}, redacted" if item["redacted"] else item["happened"],
                 _author(item),
                 item["change_log"] or "",
             )
@@ -70,7 +70,7 @@ def diff(
 ) -> None:
     """What differs between two versions; without numbers, between the last two."""
     with connect(context) as api:
-        found = api.get(_path(api, object_, cluster, namespace) + "/diff", from_=from_, to=to)
+        found = api.get(object_path(api, object_, cluster, namespace) + "/diff", from_=from_, to=to)
     if output in (Format.JSON, Format.YAML):
         print_document(found, output)
         return
@@ -93,7 +93,7 @@ def blame(
 ) -> None:
     """Which version set each line, by whom."""
     with connect(context) as api:
-        found = api.get(_path(api, object_, cluster, namespace) + "/blame", version=version)
+        found = api.get(object_path(api, object_, cluster, namespace) + "/blame", version=version)
     if output in (Format.JSON, Format.YAML):
         print_document(found, output)
         return
@@ -151,7 +151,8 @@ def snapshot(
         warn("Nothing was recorded there at that time.")
 
 
-def _path(api: Api, object_: str, cluster: str, namespace: str) -> str:
+def object_path(api: Api, object_: str, cluster: str, namespace: str) -> str:
+    """Where the history of an object written in either way lies."""
     return f"/api/k8s/yaml/versions/{quote(_id(api, object_, cluster, namespace), safe='')}"
 
 

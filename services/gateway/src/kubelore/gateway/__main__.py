@@ -66,6 +66,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             audit_log,
             repository,
             Auditor(repository, heads),
+            keyring,
         )
         config = uvicorn.Config(
             app,

@@ -134,7 +134,7 @@ class Idempotency:
         """Write down how it ended before anybody is told, so that what was told is what a retry gets."""
         if recorder.not_begun:
             await self._note(mine, None)
-        elif recorder.passed_on:
+        elif recorder.passed_on or recorder.secret:
             await self._note(mine, {"state": TOO_LARGE, "status": recorder.status})
         else:
             kept = msgspec.msgpack.encode(_Answer(recorder.headers, bytes(recorder.body)))
@@ -168,7 +168,7 @@ class Idempotency:
             )
         if first.state == TOO_LARGE:
             raise Conflict(
-                f"the first request with this key was answered {first.status}, by more than is kept",
+                f"the first request with this key was answered {first.status}, by what is not kept",
                 remedy="Read what is there now.",
                 code="AnswerNotKept",
                 outcome="done",
@@ -236,6 +236,8 @@ class _Recorder:
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = bytearray()
         self.passed_on = False
+        self.secret = False
+        """Whether the endpoint says itself that nobody may keep its answer."""
         self._may_retry = False
 
     @property
@@ -249,6 +251,7 @@ class _Recorder:
             self.status = message["status"]
             given = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
             self.headers = [header for header in given if header[0].lower() not in _HOP_HEADERS]
+            self.secret = (b"cache-control", b"no-store") in self.headers
             self._may_retry = any(name.lower() == b"retry-after" for name, _ in given)
         self._held.append(message)
         if message["type"] == "http.response.body" and not self.passed_on:

@@ -19,7 +19,7 @@ def application() -> FastAPI:
     absent: Any = None
     undone: Any = SimpleNamespace(credentials=None, attempts=None, sealer=None, reachable=False)
     settings = GatewaySettings(admin_token=SecretStr("never-used-for-anything"))
-    return build_app(settings, absent, absent, absent, absent, undone, absent, absent, absent)
+    return build_app(settings, absent, absent, absent, absent, undone, absent, absent, absent, absent)
 
 
 def render() -> str:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Response
 
 from kubelore.common.bus import Bus, Feed
+from kubelore.common.crypto import Keyring
 from kubelore.gateway.access import access_routes
 from kubelore.gateway.audit.endpoints import audit_routes
 from kubelore.gateway.audit.log import AuditLog
@@ -22,6 +23,7 @@ from kubelore.gateway.documentation import describe
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.groups import group_routes
 from kubelore.gateway.idempotency import Idempotency
+from kubelore.gateway.keeping import keeping_routes
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
@@ -60,6 +62,7 @@ def build_app(
     audit_log: AuditLog,
     audit_entries: AuditRepository,
     auditor: Auditor,
+    keyring: Keyring,
 ) -> FastAPI:
     """The ASGI application over a connected bus and an open store."""
     app = FastAPI(
@@ -89,6 +92,7 @@ def build_app(
     # Before what takes any word behind an id for the number of a version.
     app.include_router(timeline_routes(bus, continuation))
     app.include_router(version_routes(bus, continuation))
+    app.include_router(keeping_routes(bus, keyring))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

@@ -63,6 +63,7 @@ class VersionInfo(BaseModel):
     change_log: str
     tags: list[str]
     operation_id: str
+    redacted: bool = Field(description="Its content was taken out of the history by an administrator.")
 
 
 class VersionList(BaseModel):

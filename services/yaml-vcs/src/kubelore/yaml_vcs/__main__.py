@@ -8,15 +8,17 @@ from kubelore.common import bus as buses
 from kubelore.common import process
 from kubelore.common.bus import ChangeConsumer
 from kubelore.common.contracts.versions import SERVICE
-from kubelore.common.crypto import Keyring
+from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.recorder import Recorder
+from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
-from kubelore.yaml_vcs.service import endpoints, serve_drafts, serve_tags, serve_timelines
+from kubelore.yaml_vcs.secrets import Revealing, SecretValues
+from kubelore.yaml_vcs.service import endpoints, serve_drafts, serve_keeping, serve_tags, serve_timelines
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
 
@@ -36,8 +38,14 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         await repository.prepare()
         recorder = Recorder(repository, Normaliser(), keyring.signer(), read_blob)
         consumer = ChangeConsumer(bus, SERVICE, recorder.take, placeholder=recorder.placeholder)
-        histories = Histories(repository)
+        histories = Histories(repository, keyring.signer().verifier)
         service = endpoints(bus, histories)
+        gateway = Recipient.load(settings.keyring_dir / "gateway.pub")
+        serve_keeping(
+            service,
+            Revealing(repository, histories, SecretValues(keyring), gateway),
+            Redacting(repository, histories, keyring.signer()),
+        )
         serve_tags(service, Tagging(repository, histories, keyring.signer()))
         serve_timelines(service, Timelines(repository, histories))
         serve_drafts(service, Drafts(repository, histories, Normaliser(), keyring.signer()))

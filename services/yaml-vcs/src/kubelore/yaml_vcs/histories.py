@@ -24,7 +24,8 @@ from kubelore.common.contracts.versions import (
     VersionDiff,
     VersionPage,
 )
-from kubelore.common.errors import BadRequest, NotFound
+from kubelore.common.crypto import Verifier
+from kubelore.common.errors import BadRequest, Gone, NotFound
 from kubelore.yaml_vcs import packing, rendering
 from kubelore.yaml_vcs.branch_repository import Draft
 from kubelore.yaml_vcs.history import GONE, MAIN, NO_COMMIT, Entry, first_broken
@@ -36,6 +37,7 @@ from kubelore.yaml_vcs.repository import (
     resource_key,
     version_id,
 )
+from kubelore.yaml_vcs.statements import Statements
 
 MAX_PAGE = 1000
 BLAMED = 500
@@ -46,8 +48,9 @@ SNAPSHOT_PAGE = 500
 class Histories:
     """Every question as a method."""
 
-    def __init__(self, repository: VersionRepository) -> None:
+    def __init__(self, repository: VersionRepository, verifier: Verifier) -> None:
         self._repository = repository
+        self._verifier = verifier
 
     async def list(self, request: ListVersions) -> VersionPage:
         """A page of versions, newest first. Raises NotFound for an object without a history."""
@@ -79,7 +82,8 @@ class Histories:
         branch = await self.branch(request.id, request.branch)
         entry = await self.entry(request.id, request.version, branch)
         (shown,) = await self.shown(resource, [entry], branch)
-        return VersionContent(version=shown, yaml_content=await self.text(entry, request.id, branch))
+        text = "" if shown.redacted else await self.text(entry, request.id, branch)
+        return VersionContent(version=shown, yaml_content=text)
 
     async def diff(self, request: DiffVersions) -> VersionDiff:
         """What differs between two versions; without numbers between the newest and the one before it."""
@@ -111,6 +115,8 @@ class Histories:
         resource = await self.readable(request.id)
         branch = await self.branch(request.id, request.branch)
         last = await self.entry(request.id, request.version, branch)
+        if last.redaction is not None:
+            raise redacted(request.id, last)
         key, after = resource_key(request.id), max(last.number - BLAMED, 0)
         entries = [
             one
@@ -118,7 +124,11 @@ class Histories:
             if one.number <= last.number
         ]
         contents = await self._contents(entries, request.id, branch)
-        texts = [(one.number, rendering.yaml_of(held)) for one, held in zip(entries, contents, strict=True)]
+        texts = [
+            (one.number, rendering.yaml_of(held))
+            for one, held in zip(entries, contents, strict=True)
+            if one.redaction is None
+        ]
         lines = rendering.blame(texts)
         named = {line.version for line in lines}
         shown = await self.shown(resource, [one for one in entries if one.number in named], branch)
@@ -147,7 +157,8 @@ class Histories:
                 if entry is None or entry.kind in GONE:
                     continue
                 (shown,) = await self.shown(resource, [entry])
-                text = rendering.yaml_of(await self.content(entry, resource.id)) if request.content else ""
+                wanted = request.content and not shown.redacted
+                text = rendering.yaml_of(await self.content(entry, resource.id)) if wanted else ""
                 items.append(SnapshotItem(version=shown, yaml_content=text))
             if len(found) < MAX_CHUNK:
                 return SnapshotPage(items)
@@ -158,14 +169,13 @@ class Histories:
         key, after, count = resource_key(request.id), 0, 0
         branch = await self.branch(request.id, request.branch)
         parent = await self._begins_at(request.id, branch)
+        vouching = Statements(self._verifier, key, branch)
         while True:
             entries = await self._repository.all_of(key, branch, after=after)
             if not entries:
                 return VerifiedHistory(id=request.id, versions=count, ok=True)
             contents = await self._contents(entries, request.id, branch)
-            broken = first_broken(entries, contents, parent)
-            if broken is None and entries[0].number != after + 1:
-                broken = after + 1
+            broken = first_broken(entries, contents, parent, after=after, vouching=vouching)
             if broken is not None:
                 return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken)
             count += len(entries)
@@ -219,7 +229,9 @@ class Histories:
         return last
 
     async def content(self, entry: Entry, id_: str, branch: int = MAIN) -> bytes:
-        """The canonical JSON of a version; empty for a deleted one."""
+        """The canonical JSON of a version; empty for a deleted one. Raises Gone for one that was redacted."""
+        if entry.redaction is not None:
+            raise redacted(id_, entry)
         if entry.kind in GONE:
             return b""
         chain = await self._repository.chain(resource_key(id_), branch, entry)
@@ -238,7 +250,7 @@ class Histories:
         """The contents of consecutive versions, each unpacked once."""
         contents: list[bytes] = []
         for entry in entries:
-            if entry.kind in GONE:
+            if entry.kind in GONE or entry.redaction is not None:
                 contents.append(b"")
             elif entry.base == entry.number:
                 contents.append(packing.unpack(entry.frame, None))
@@ -371,6 +383,17 @@ def _version(
         tags=tags,
         change_log=said.change_log or said.reason if said is not None else "",
         operation_id=said.operation_id if said is not None else "",
+        redacted=entry.redaction is not None,
+    )
+
+
+def redacted(id_: str, entry: Entry) -> Gone:
+    """What whoever asks for a content that was taken out is told, with who did it, and when."""
+    said = entry.redaction
+    who = f" by {said.by} at {iso(said.at)}" if said is not None else ""
+    return Gone(
+        f"version {entry.number} of {id_} was redacted{who}: its content is not kept any more",
+        remedy="Take another version; `kubelore history` shows which there are.",
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -44,6 +44,27 @@ MAIN = 0
 _COMMIT = struct.Struct(">IBqB")
 
 
+class Redaction(msgspec.Struct, frozen=True, array_like=True):
+    """Who took a content out of the history, when (milliseconds since 1970) and why; signed."""
+
+    by: str
+    at: int
+    reason: str
+    signature: bytes = b""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """What stands for the versions between this one and the one numbered `before`, which were pruned; signed.
+
+    `parent` is the commit of the last of them, which this version names.
+    """
+
+    before: int
+    parent: bytes
+    at: int
+    signature: bytes = b""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One version as it is kept. Times are milliseconds since 1970; `rv` is the API server's.
 
@@ -64,6 +85,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     manager: str = ""
     operation: str = ""
     sealed: bytes = b""
+    redaction: Redaction | None = None
+    checkpoint: Checkpoint | None = None
 
 
 class Head(msgspec.Struct, kw_only=True):
@@ -153,26 +176,57 @@ def identity_of(uid: str, incarnation: int, rv: str) -> str:
     return f"{uid}/{incarnation}/{rv}"
 
 
-def first_broken(entries: Sequence[Entry], contents: Sequence[bytes], parent: bytes) -> int | None:
+class Vouching(Protocol):
+    """Tells whether what changed a history afterwards was signed."""
+
+    def redaction(self, entry: Entry) -> bool:
+        """Whether the content of a version was taken out by who may."""
+        ...
+
+    def checkpoint(self, entry: Entry, commit: bytes) -> bool:
+        """Whether the versions before an entry were pruned, back to the one with that commit."""
+        ...
+
+
+def first_broken(
+    entries: Sequence[Entry],
+    contents: Sequence[bytes],
+    parent: bytes,
+    *,
+    after: int = 0,
+    vouching: Vouching | None = None,
+) -> int | None:
     """The number of the first version that does not follow from the one before; None when all do.
 
-    `entries` are consecutive, `contents` theirs; `parent` is the commit before the first.
+    `parent` is the commit of version `after`, behind which `entries` come, and `contents` are theirs.
     """
-    number = entries[0].number if entries else 0
     for entry, content in zip(entries, contents, strict=True):
+        due = after + 1
+        if entry.number != due:
+            pruned = entry.checkpoint
+            if pruned is None or pruned.before != after or entry.number < due or vouching is None:
+                return due
+            if not vouching.checkpoint(entry, parent):
+                return due
+            parent = pruned.parent
         expected = commit_hash(
             parent,
-            number,
+            entry.number,
             entry.kind,
             entry.at,
             entry.hash,
             identity_of(entry.uid, entry.incarnation, entry.rv),
         )
-        whole = entry.kind in GONE or content_hash(content) == entry.hash
-        if entry.number != number or entry.commit != expected or not whole:
-            return number
-        parent, number = entry.commit, number + 1
+        if entry.commit != expected or not _whole(entry, content, vouching):
+            return entry.number
+        parent, after = entry.commit, entry.number
     return None
+
+
+def _whole(entry: Entry, content: bytes, vouching: Vouching | None) -> bool:
+    if entry.redaction is not None:
+        return vouching is not None and vouching.redaction(entry)
+    return entry.kind in GONE or content_hash(content) == entry.hash
 
 
 def _known(entry: Entry, seen: Seen) -> bool:

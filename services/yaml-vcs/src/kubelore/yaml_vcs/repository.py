@@ -19,7 +19,7 @@ from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
 from kubelore.common.store import Database, gt, gte, lte, ne, one_of
 from kubelore.yaml_vcs.branch_repository import BranchRepository
-from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Entry
+from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Checkpoint, Entry, Redaction
 from kubelore.yaml_vcs.tag_repository import TagRepository
 
 KEY_BYTES = 10
@@ -65,6 +65,18 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     signature: bytes = b""
 
 
+class Revealed(msgspec.Struct, frozen=True, kw_only=True):
+    """That somebody was shown values of a version of a Secret: which keys, when (seconds since 1970) and why."""
+
+    id: str
+    resource: str
+    version: int
+    keys: list[str]
+    by: str
+    at: float
+    reason: str
+
+
 def resource_key(id_: str) -> bytes:
     """The key of an object's history."""
     return hashlib.sha256(id_.encode()).digest()[:KEY_BYTES]
@@ -83,6 +95,7 @@ class VersionRepository:
         self._resources = database.collection("versioned_resources")
         self._gaps = database.collection("version_gaps")
         self._attributions = database.collection("version_attributions")
+        self._revealed = database.collection("version_reveals")
         self._managers = database.collection("field_managers")
         self.tags = TagRepository(database)
         self.branches = BranchRepository(database)
@@ -137,7 +150,10 @@ class VersionRepository:
         where = {
             "_id": gte(version_id(key, branch, entry.base)) & lte(version_id(key, branch, upto)),
         }
-        return [self._entry(document) for document in await self._versions.find(where, limit=MAX_CHUNK)]
+        found = [self._entry(document) for document in await self._versions.find(where, limit=MAX_CHUNK)]
+        # Versions were made whole since, where what they were packed upon was taken out.
+        wholes = [place for place, one in enumerate(found) if one.frame and one.base == one.number]
+        return found[wholes[-1] :] if wholes else found
 
     async def get(self, key: bytes, branch: int, number: int) -> Entry:
         """One version. Raises NotFound."""
@@ -189,6 +205,21 @@ class VersionRepository:
         first, last = version_id(key, branch, 0), version_id(key, branch, MAX_NUMBER)
         await self._versions.delete_many({"_id": gte(first) & lte(last)})
         await self.branches.forget_drafts(first, last)
+
+    async def redact(self, key: bytes, branch: int, number: int, redaction: Redaction) -> None:
+        """Take the content and the sealed values of a version out. Raises NotFound."""
+        said = {"x": [redaction.by, redaction.at, redaction.reason, redaction.signature]}
+        await self._versions.update(version_id(key, branch, number), said, unset=("f", "s"))
+
+    async def make_whole(
+        self, key: bytes, branch: int, number: int, frame: bytes, checkpoint: Checkpoint | None = None
+    ) -> None:
+        """Let a version stand alone, so that what it was packed upon may go. Raises NotFound."""
+        changes: dict[str, Any] = {"f": frame, "b": 0} if frame else {}
+        if checkpoint is not None:
+            changes["p"] = [checkpoint.before, checkpoint.parent, checkpoint.at, checkpoint.signature]
+        if changes:
+            await self._versions.update(version_id(key, branch, number), changes)
 
     # objects
 
@@ -283,6 +314,10 @@ class VersionRepository:
                 found[one.cluster, one.uid, one.rv] = one
         return found
 
+    async def note_revealed(self, said: Revealed) -> None:
+        """Keep who was shown which values, before they are."""
+        await self._revealed.insert_new([{"_id": said.id, **msgspec.to_builtins(said)}])
+
     # how a version is written down
 
     async def _document(self, key: bytes, branch: int, entry: Entry) -> dict[str, Any]:
@@ -321,6 +356,8 @@ class VersionRepository:
             manager=self._names.get(document["m"], ""),
             operation=_OPERATIONS[document["o"]],
             sealed=bytes(document.get("s", b"")),
+            redaction=msgspec.convert(document["x"], Redaction) if "x" in document else None,
+            checkpoint=msgspec.convert(document["p"], Checkpoint) if "p" in document else None,
         )
 
     async def _number_of(self, manager: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import branches, timelines, versions
+from kubelore.common.contracts import branches, keeping, timelines, versions
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.redactions import Redacting
+from kubelore.yaml_vcs.secrets import Revealing
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
 
@@ -45,3 +47,9 @@ def serve_drafts(service: Service, drafts: Drafts) -> None:
     service.serve(branches.UNBRANCH, drafts.remove)
     service.serve(branches.RECORD, drafts.record, max_concurrent=8)
     service.serve(branches.UPDATE, drafts.update, max_concurrent=4)
+
+
+def serve_keeping(service: Service, revealing: Revealing, redacting: Redacting) -> None:
+    """The endpoints about keeping; before the service starts."""
+    service.serve(keeping.REVEAL, revealing.reveal, max_concurrent=8)
+    service.serve(keeping.REDACT, redacting.redact, max_concurrent=2)

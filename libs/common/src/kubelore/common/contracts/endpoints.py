@@ -8,6 +8,7 @@ from kubelore.common.contracts import (
     branches,
     clusters,
     exports,
+    keeping,
     resources,
     timelines,
     versions,
@@ -19,6 +20,7 @@ from kubelore.common.contracts.endpoint import Endpoint
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     *branches.ENDPOINTS,
     *clusters.ENDPOINTS,
+    *keeping.ENDPOINTS,
     *resources.ENDPOINTS,
     *timelines.ENDPOINTS,
     *versions.ENDPOINTS,

@@ -50,6 +50,8 @@ class Version(msgspec.Struct, kw_only=True):
     change_log: str = ""
     tags: list[str] = []
     operation_id: str = ""
+    redacted: bool = False
+    """Its content was taken out of the history; that it was there, and its hash, stay."""
 
 
 class ListVersions(msgspec.Struct, kw_only=True):

@@ -1,0 +1,67 @@
+"""`kubelore versions`: what the histories keep, show only to some, and let go."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Annotated
+
+import typer
+
+from kubelore.cli.connection import connect
+from kubelore.cli.history import Object, OneCluster, object_path
+from kubelore.cli.output import print_document, warn
+from kubelore.cli.selection import Format, Namespace, Output
+
+app = typer.Typer(
+    no_args_is_help=True, help="Keep histories: values, redactions, proofs, policies.", rich_markup_mode=None
+)
+
+Number = Annotated[int, typer.Option("--version", min=1, help="Which version.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept.")]
+
+
+@app.command()
+def reveal(
+    context: typer.Context,
+    object_: Object,
+    version: Number,
+    reason: Reason,
+    cluster: OneCluster = "",
+    namespace: Namespace = "",
+    key: Annotated[list[str] | None, typer.Option(help="Only this key; may be repeated.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the values of a Secret as they were. Needs the right `secrets`, and is audited.
+
+    The value of a single --key is printed as it is, to be piped; others in base64.
+    """
+    with connect(context) as api:
+        path = f"{object_path(api, object_, cluster, namespace)}/{version}/reveal"
+        found = api.post(path, {"keys": key or [], "reason": reason})
+    if output in (Format.JSON, Format.YAML):
+        print_document(found, output)
+    elif key and len(key) == 1:
+        sys.stdout.buffer.write(base64.b64decode(found["data"][key[0]]))
+    else:
+        for name, value in sorted(found["data"].items()):
+            typer.echo(f"{name}: {value}")
+
+
+@app.command()
+def redact(
+    context: typer.Context,
+    object_: Object,
+    version: Number,
+    reason: Reason,
+    cluster: OneCluster = "",
+    namespace: Namespace = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take the content of a version out of the history, wherever the object held it, for good."""
+    with connect(context) as api:
+        path = object_path(api, object_, cluster, namespace)
+        if not yes:
+            typer.confirm(f"Version {version} of {object_} cannot be brought back. Redact it?", abort=True)
+        found = api.post(f"{path}/{version}/redact", {"reason": reason})
+    warn(f"Redacted: {', '.join(map(str, found['versions']))}.")
