@@ -119,7 +119,7 @@ async def test_a_value_opens_for_the_right_secrets_and_a_redacted_one_for_nobody
     shown = await kubelore.http.post(f"{path}/reveal", json=body, headers=headers)
     assert base64.b64decode(shown.json()["data"]["key"]) == b"c4nary-old"
     again = await kubelore.http.post(f"{path}/reveal", json=body, headers=headers)
-    assert (again.status_code, again.json()["reason"]) == (409, "AnswerNotKept")
+    assert (again.status_code, again.json()["code"]) == (409, "AnswerNotKept")
     gone = await kubelore.http.post(f"{path}/redact", json={"reason": "leaked"})
     assert gone.json()["versions"] == [1]
     refused = await kubelore.http.post(f"{path}/reveal", json=body)

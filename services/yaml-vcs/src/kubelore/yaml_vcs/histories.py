@@ -25,7 +25,7 @@ from kubelore.common.contracts.versions import (
     VersionPage,
 )
 from kubelore.common.crypto import Verifier
-from kubelore.common.errors import BadRequest, Gone, NotFound
+from kubelore.common.errors import BadRequest, Gone, IntegrityError, NotFound
 from kubelore.yaml_vcs import packing, rendering
 from kubelore.yaml_vcs.branch_repository import Draft
 from kubelore.yaml_vcs.history import GONE, MAIN, NO_COMMIT, Entry, first_broken
@@ -39,6 +39,8 @@ from kubelore.yaml_vcs.repository import (
 )
 from kubelore.yaml_vcs.statements import Statements
 
+DAMAGED = b"\0"
+"""In place of a content that cannot be unpacked: no object has it."""
 MAX_PAGE = 1000
 BLAMED = 500
 """Versions that a blame goes back: at 1 ms each half a second."""
@@ -174,7 +176,7 @@ class Histories:
             entries = await self._repository.all_of(key, branch, after=after)
             if not entries:
                 return VerifiedHistory(id=request.id, versions=count, ok=True)
-            contents = await self._contents(entries, request.id, branch)
+            contents = await self._contents(entries, request.id, branch, damaged=DAMAGED)
             broken = first_broken(entries, contents, parent, after=after, vouching=vouching)
             if broken is not None:
                 return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken)
@@ -246,19 +248,26 @@ class Histories:
                 return drafts[place].text
         return rendering.yaml_of(await self.content(entry, id_, branch))
 
-    async def _contents(self, entries: Sequence[Entry], id_: str, branch: int = MAIN) -> list[bytes]:
-        """The contents of consecutive versions, each unpacked once."""
+    async def _contents(
+        self, entries: Sequence[Entry], id_: str, branch: int = MAIN, *, damaged: bytes | None = None
+    ) -> list[bytes]:
+        """The contents of consecutive versions, each unpacked once; `damaged` for those that cannot be, if given."""
         contents: list[bytes] = []
         for entry in entries:
-            if entry.kind in GONE or entry.redaction is not None:
-                contents.append(b"")
-            elif entry.base == entry.number:
-                contents.append(packing.unpack(entry.frame, None))
-            elif contents:
-                contents.append(packing.unpack(entry.frame, contents[-1]))
-            else:
-                contents.append(await self.content(entry, id_, branch))
+            try:
+                contents.append(await self._unpacked(entry, contents, id_, branch))
+            except IntegrityError:
+                if damaged is None:
+                    raise
+                contents.append(damaged)
         return contents
+
+    async def _unpacked(self, entry: Entry, before: Sequence[bytes], id_: str, branch: int) -> bytes:
+        if entry.kind in GONE or entry.redaction is not None:
+            return b""
+        if entry.base == entry.number:
+            return packing.unpack(entry.frame, None)
+        return packing.unpack(entry.frame, before[-1]) if before else await self.content(entry, id_, branch)
 
     async def _begins_at(self, id_: str, branch: int) -> bytes:
         """The commit that a branch's first version names as the one before it."""
