@@ -121,6 +121,16 @@ async def test_a_batch_with_something_unstorable_fails(things: Collection) -> No
         await things.insert_new([{"_id": "a"}, {"_id": "b", "bad": object()}])
 
 
+async def test_many_documents_are_changed_at_once_each_in_its_own_way(things: Collection) -> None:
+    await things.insert_new([{"_id": f"{n:03}", "state": "intended", "kept": n} for n in range(100)])
+    wanted = {f"{n:03}": {"state": f"done-{n}"} for n in range(0, 100, 2)}
+    assert await things.update_each(wanted | {"absent": {"state": "done"}}) == 50
+    assert await things.update_each({}) == 0
+    assert await things.get("042") == {"_id": "042", "state": "done-42", "kept": 42}
+    assert await things.get("043") == {"_id": "043", "state": "intended", "kept": 43}
+    assert await things.count() == 100
+
+
 async def test_a_unique_index_refuses_a_second_and_names_its_field(things: Collection) -> None:
     await things.ensure_index([("uid", 1)], unique=True)
     await things.ensure_index([("uid", 1)], unique=True)

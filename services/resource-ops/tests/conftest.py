@@ -47,13 +47,10 @@ from kubelore.common.store import BlobStore, open_database
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import Parts, assemble
-from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.fleet import Fleet, Pace
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.read_model import ReadModel
-from kubelore.resource_ops.service import endpoints
 from kubelore.resource_ops.settings import ResourceOpsSettings
-from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.stack.fixtures import speak_as
 
 POLICY = AddressPolicy(allow_private=True)
@@ -259,7 +256,7 @@ class House:
         bus = await connect(settings, name="resource-ops")
         database = await open_database(settings)
         parts = assemble(settings, bus, database, pace)
-        service = endpoints(bus, Answers(parts.fleet), WholeClusters(parts.fleet), parts.writer)
+        service = parts.service(bus)
         await service.start()
         running = parts.background()
         try:

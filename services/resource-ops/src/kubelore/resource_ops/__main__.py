@@ -10,7 +10,7 @@ import msgspec
 
 from kubelore.common import bus as buses
 from kubelore.common import process
-from kubelore.common.bus import Bus, Lease
+from kubelore.common.bus import Bus, Lease, Service
 from kubelore.common.contracts.clusters import Credentials
 from kubelore.common.contracts.resources import SERVICE
 from kubelore.common.crypto import Keyring, Recipient
@@ -21,7 +21,9 @@ from kubelore.common.telemetry import outgoing
 from kubelore.resource_ops.allocator import map_large_blocks
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.budget import Budget
+from kubelore.resource_ops.exports import Exports
 from kubelore.resource_ops.fleet import Fleet, Pace
+from kubelore.resource_ops.many import ManyWriter
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.outbox import Outbox
 from kubelore.resource_ops.reach import Reach
@@ -39,7 +41,7 @@ OTHER_FILES = 256
 def build_fleet(settings: ResourceOpsSettings, bus: Bus, blobs: BlobStore, pace: Pace | None = None) -> Fleet:
     """A fleet whose observers open credentials with the clusters keyring, and seal to the versions key."""
     keyring = load_keyring(settings)
-    versions = Recipient.load(settings.keyring_dir / "versions.pub")
+    versions = load_versions(settings)
     policy = AddressPolicy.from_settings(settings)
     sealing = Sealing(keyring, versions, blobs.put)
 
@@ -74,6 +76,11 @@ def load_keyring(settings: ResourceOpsSettings) -> Keyring:
     return Keyring.load(settings.keyring_dir / "clusters.json")
 
 
+def load_versions(settings: ResourceOpsSettings) -> Recipient:
+    """Whom Secrets' values are sealed to."""
+    return Recipient.load(settings.keyring_dir / "versions.pub")
+
+
 def open_access(keyring: Keyring, credentials: Credentials) -> ClusterAccess:
     """Open sealed credentials. Raises IntegrityError."""
     plain = keyring.open(credentials.sealed, context=f"cluster:{credentials.id}")
@@ -92,6 +99,13 @@ class Parts:
     reach: Reach
     outbox: Outbox
     writer: Writer
+    many: ManyWriter
+    exports: Exports
+
+    def service(self, bus: Bus) -> Service:
+        """What the replica answers, not started yet."""
+        answers, whole = Answers(self.fleet), WholeClusters(self.fleet)
+        return endpoints(bus, answers, whole, self.writer, self.many, self.exports)
 
     def background(self) -> list[asyncio.Task[None]]:
         """What runs all the time, started."""
@@ -104,8 +118,15 @@ def assemble(settings: ResourceOpsSettings, bus: Bus, database: Database, pace: 
     reach = build_reach(settings, bus)
     repository = OperationRepository(database)
     outbox = Outbox(fleet, repository, reach)
-    writer = Writer(reach, repository, load_keyring(settings), replica=bus.replica, hurry=outbox.hurry)
-    return Parts(fleet, reach, outbox, writer)
+    keyring, replica, hurry = load_keyring(settings), bus.replica, outbox.hurry
+    return Parts(
+        fleet=fleet,
+        reach=reach,
+        outbox=outbox,
+        writer=Writer(reach, repository, keyring, replica=replica, hurry=hurry),
+        many=ManyWriter(reach, repository, keyring, replica=replica, hurry=hurry),
+        exports=Exports(reach, keyring, load_versions(settings)),
+    )
 
 
 def _connections(watches: int) -> int:
@@ -129,7 +150,7 @@ async def main(settings: ResourceOpsSettings, stopping: asyncio.Event) -> None:
     try:
         await buses.until_prepared(bus)
         parts = assemble(settings, bus, database)
-        service = endpoints(bus, Answers(parts.fleet), WholeClusters(parts.fleet), parts.writer)
+        service = parts.service(bus)
         await service.start()
         background = [*parts.background(), asyncio.create_task(bus.until_closed())]
         await process.until_stopped_or_failed(stopping, background)

@@ -7,7 +7,7 @@ record is on the change stream. It is kept for 30 days.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -50,7 +50,22 @@ class Operation(msgspec.Struct, kw_only=True):
     result: str = ""
     rv: str = ""
     error: str = ""
+    detail: str = ""
+    fields: list[str] = []
     finished_at: datetime | None = None
+
+
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one of many writes."""
+
+    state: OperationState
+    due: Due = ""
+    uid: str = ""
+    rv: str = ""
+    result: str = ""
+    error: str = ""
+    detail: str = ""
+    fields: list[str] = []
 
 
 class OperationRepository:
@@ -98,6 +113,48 @@ class OperationRepository:
             "finished_at": datetime.now(UTC),
         }
         await self._operations.update(key, outcome | ({"uid": uid} if uid else {}))
+
+    async def known(self, keys: Sequence[str]) -> dict[str, Operation]:
+        """Those of at most 1,000 writes that were intended before, by key."""
+        found = await self._operations.find({"_id": one_of(keys)}, limit=MAX_FOUND)
+        return {document["_id"]: _read(document) for document in found}
+
+    async def intend_all(self, operations: Sequence[Operation]) -> None:
+        """Record the intents of many writes at once. Raises Conflict when one was intended before."""
+        made = await self._operations.insert_new([_written(operation) for operation in operations])
+        if made < len(operations):
+            raise Conflict(
+                "some of these writes are being carried out for another request",
+                remedy="Send the same once more: what was concluded then answers what it answered.",
+            )
+
+    async def intend_again(self, operations: Sequence[Operation]) -> None:
+        """These, whose outcome nobody knows, are sent once more, from here and at this time."""
+        fields = ("at", "replica")
+        again = {"state": "intended", "due": "resolve", "finished_at": None}
+        await self._operations.update_each(
+            {one.key: again | {field: getattr(one, field) for field in fields} for one in operations}
+        )
+
+    async def conclude_all(self, outcomes: Mapping[str, Conclusion]) -> None:
+        """Write down many outcomes at once, by key. Repeating it does no harm."""
+        at = datetime.now(UTC)
+        await self._operations.update_each(
+            {
+                key: {
+                    field: value
+                    for field, value in msgspec.structs.asdict(outcome).items()
+                    if field != "uid" or value
+                }
+                | {"finished_at": at}
+                for key, outcome in outcomes.items()
+            }
+        )
+
+    async def withdraw(self, keys: Sequence[str]) -> None:
+        """Forget intents of which nothing was sent."""
+        if keys:
+            await self._operations.delete_many({"_id": one_of(keys), "state": "intended"})
 
     async def resolve(
         self, operation: Operation, state: OperationState, *, due: Due, uid: str, rv: str

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import resources, writes
+from kubelore.common.contracts import exports, resources, writes
 from kubelore.resource_ops.answers import Answers
+from kubelore.resource_ops.exports import Exports
+from kubelore.resource_ops.many import ManyWriter
 from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
 
 VERSION = "0.1.0"
 
 
-def endpoints(bus: Bus, answers: Answers, whole: WholeClusters, writer: Writer) -> Service:
+def endpoints(
+    bus: Bus, answers: Answers, whole: WholeClusters, writer: Writer, many: ManyWriter, exported: Exports
+) -> Service:
     """The ADR-32 service: what is read is asked of the replica that holds it, what is written of any."""
     service = Service(bus, resources.SERVICE, VERSION)
     service.serve(resources.QUERY, answers.query)
@@ -28,6 +32,8 @@ def endpoints(bus: Bus, answers: Answers, whole: WholeClusters, writer: Writer) 
     for write in writes.BY_ACTION.values():
         service.serve(write, writer.carry_out)
     service.serve(writes.OPERATIONS, writer.operations)
+    service.serve(writes.REPLACE_MANY, many.replace_many, max_concurrent=8)
+    service.serve(exports.EXPORT, exported.page, max_concurrent=8, max_waiting=32)
     service.serve(resources.SYNC, whole.sync)
     service.serve(resources.METRICS, whole.metrics)
     return service

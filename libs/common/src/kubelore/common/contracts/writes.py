@@ -158,7 +158,9 @@ class ManyResult(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Of a `failed` one `error` is the reason (`Forbidden`, `Invalid`, ..) and
     `detail` what there is to say; with `unknown` nobody can tell whether it
-    happened. `NotBegun` says that the time was over: send it again.
+    happened. `NotBegun` says that the time was over: send it again. `probable`
+    says that nobody saw it happen, and that it was found in the cluster
+    afterwards; `rv` is then empty where somebody else wrote since.
     """
 
     id: str
@@ -170,6 +172,7 @@ class ManyResult(msgspec.Struct, kw_only=True, omit_defaults=True):
     detail: str = ""
     fields: list[str] = []
     unknown: bool = False
+    probable: bool = False
 
 
 class ReplacedMany(msgspec.Struct):

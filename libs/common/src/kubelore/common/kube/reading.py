@@ -12,7 +12,7 @@ from kubelore.common.errors import BadRequest, Invalid, KubeloreError, Unsupport
 from kubelore.common.kube.errors import WatchListUnsupported
 from kubelore.common.kube.listing import ListPage, parse_list, single
 from kubelore.common.kube.resource_type import ResourceType
-from kubelore.common.kube.transport import Transport
+from kubelore.common.kube.transport import MAX_BODY, Transport
 from kubelore.common.kube.watch import IDLE_S, WatchEvent, object_version, watch_stream
 
 LIST_TIMEOUT_S = 60.0
@@ -58,11 +58,12 @@ class Reading:
         rv: str = "",
         metadata: bool = False,
         timeout_s: float = LIST_TIMEOUT_S,
+        max_bytes: int = MAX_BODY,
     ) -> ListPage:
         """One page. With `metadata` the objects are PartialObjectMetadata.
 
         `rv` "" asks for the newest, "0" for whatever the server's cache holds.
-        Raises Gone when `continue_` has expired.
+        Raises Gone when `continue_` has expired, TooLarge for a page over `max_bytes`.
         """
         query = _selection(labels, fields)
         if limit:
@@ -73,7 +74,12 @@ class Reading:
             query["resourceVersion"] = rv
         accept = _METADATA_LIST if metadata else JSON
         reply = await self.transport.request(
-            "GET", resource_type.path(namespace), query=query, accept=accept, timeout_s=timeout_s
+            "GET",
+            resource_type.path(namespace),
+            query=query,
+            accept=accept,
+            timeout_s=timeout_s,
+            max_bytes=max_bytes,
         )
         return parse_list(reply.body)
 

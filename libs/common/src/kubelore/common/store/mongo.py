@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pymongo import AsyncMongoClient, ReturnDocument, WriteConcern
+from pymongo import AsyncMongoClient, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, InvalidURI, PyMongoError
@@ -260,6 +260,20 @@ class Collection:
         """Change some fields of all that match, one by one and not together; how many matched."""
         with translated(self.name):
             done = await self._collection.update_many(_narrow(where), _update(changes, {}, unset))
+        return done.matched_count
+
+    async def update_each(self, changes: Mapping[str, Mapping[str, Any]]) -> int:
+        """Change some fields of each of at most 10,000 documents, by `_id`, in no order; how many were there."""
+        if len(changes) > MAX_LIMIT:
+            raise BadRequest(f"At most {MAX_LIMIT} documents can be changed at once.")
+        if not changes:
+            return 0
+        updates = [
+            UpdateOne({"_id": {"$eq": checked(id_)}}, _update(change, {}, ()))
+            for id_, change in changes.items()
+        ]
+        with translated(self.name):
+            done = await self._collection.bulk_write(updates, ordered=False)
         return done.matched_count
 
     async def delete(self, id_: Scalar, *, expect: Where | None = None) -> bool:
