@@ -21,6 +21,8 @@ from kubelore.common.errors import Invalid
 HASH_BYTES = 20
 """SHA-256 cut to 160 bits, as long as git's: nobody finds two contents of one hash, and it is kept per version."""
 SECRETS = "secrets"
+METADATA = "metadata"
+MANAGED = "managedFields"
 HMACS = "hmacs"
 """Where the content of a Secret says, per key, the keyed hash of the value; the values are sealed beside it."""
 
@@ -89,12 +91,78 @@ def versioned(policy: Policy, type_name: str, namespace: str, labels: Mapping[st
     return not any(labels.get(key) == value for key, value in policy.excluded_labels)
 
 
+class Writer(msgspec.Struct, frozen=True):
+    """One entry of managedFields: who owns some fields, since when (to the second), and which."""
+
+    manager: str
+    operation: str
+    subresource: str
+    time: str
+    fields: int
+
+
+class Read(msgspec.Struct, frozen=True):
+    """What was read from an object's JSON: its canonical content, its labels, who owns what of it."""
+
+    content: bytes
+    labels: dict[str, str]
+    writers: tuple[Writer, ...]
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """The rules of a type by where they reach: whole fields of the object and of its metadata, and the rest."""
+
+    whole: frozenset[str]
+    of_metadata: frozenset[str]
+    deeper: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, paths: Iterable[tuple[str, ...]]) -> _Plan:
+        whole: set[str] = set()
+        of_metadata: set[str] = set()
+        deeper: list[tuple[str, ...]] = []
+        for path in paths:
+            if len(path) == 1 and "*" not in path[0] and path[0] != METADATA:
+                whole.add(path[0])
+            elif len(path) == 2 and path[0] == METADATA and "*" not in path[1]:
+                of_metadata.add(path[1])
+            else:
+                deeper.append(path)
+        return cls(frozenset(whole), frozenset(of_metadata), tuple(deeper))
+
+
 class Normaliser:
     """Takes objects apart by the rules of one policy; the paths of a type are looked up once."""
 
     def __init__(self, policy: Policy = DEFAULT) -> None:
         self.policy = policy
         self._paths: dict[str, tuple[tuple[str, ...], ...]] = {}
+        self._plans: dict[str, _Plan] = {}
+
+    def read(self, type_name: str, raw: bytes, hmacs: Mapping[str, bytes] | None = None) -> Read:
+        """An object's bytes as `content` and `writers` make it, at half the cost: what is left out is not decoded.
+
+        Raises Invalid when the bytes are no object.
+        """
+        plan = self._plans.get(type_name)
+        if plan is None:
+            plan = self._plans[type_name] = _Plan.of(self._paths_of(type_name))
+        try:
+            parts = _parts(raw)
+            held = parts.pop(METADATA, None)
+            of_metadata = _parts(held) if held is not None else {}
+            owners = _owners(of_metadata.get(MANAGED))
+            found = {name: _value(part) for name, part in parts.items() if name not in plan.whole}
+            kept = {name: _value(part) for name, part in of_metadata.items() if name not in plan.of_metadata}
+            labels = _value(of_metadata.get("labels", _NULL)) or {}
+        except msgspec.MsgspecError:
+            # Not chained: the message may quote what it could not decode.
+            raise Invalid("the change holds no JSON object with metadata") from None
+        if held is not None and (kept or not plan.of_metadata):
+            found[METADATA] = kept
+        for path in plan.deeper:
+            _drop(found, path)
+        return Read(_canonical(found, hmacs), labels, owners)
 
     def content(
         self, type_name: str, found: dict[str, Any], hmacs: Mapping[str, bytes] | None = None
@@ -105,9 +173,7 @@ class Normaliser:
         """
         for path in self._paths_of(type_name):
             _drop(found, path)
-        if hmacs is not None:
-            found[HMACS] = {key: value[:16].hex() for key, value in hmacs.items()}
-        return msgspec.json.encode(found, order="deterministic")
+        return _canonical(found, hmacs)
 
     def _paths_of(self, type_name: str) -> tuple[tuple[str, ...], ...]:
         paths = self._paths.get(type_name)
@@ -115,6 +181,12 @@ class Normaliser:
             rules = (rule for rule in self.policy.rules if fnmatch.fnmatchcase(type_name, rule.types))
             paths = self._paths[type_name] = tuple(path for rule in rules for path in rule.paths)
         return paths
+
+
+def _canonical(found: dict[str, Any], hmacs: Mapping[str, bytes] | None) -> bytes:
+    if hmacs is not None:
+        found[HMACS] = {key: value[:16].hex() for key, value in hmacs.items()}
+    return msgspec.json.encode(found, order="deterministic")
 
 
 def decoded(raw: bytes) -> dict[str, Any]:
@@ -131,16 +203,6 @@ def content_hash(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:HASH_BYTES]
 
 
-class Writer(msgspec.Struct, frozen=True):
-    """One entry of managedFields: who owns some fields, since when (to the second), and which."""
-
-    manager: str
-    operation: str
-    subresource: str
-    time: str
-    fields: int
-
-
 def writers(found: Mapping[str, Any]) -> tuple[Writer, ...]:
     """Who owns what of an object, as managedFields say."""
     managed = found.get("metadata", {}).get("managedFields")
@@ -154,6 +216,41 @@ def writers(found: Mapping[str, Any]) -> tuple[Writer, ...]:
             fields=hash(msgspec.json.encode(entry.get("fieldsV1"))),
         )
         for entry in entries
+    )
+
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _Managed(msgspec.Struct, rename="camel"):
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    time: str = ""
+    fields_v1: msgspec.Raw = msgspec.field(default=_NULL, name="fieldsV1")
+
+
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_value = msgspec.json.Decoder().decode
+_managed = msgspec.json.Decoder(list[_Managed]).decode
+
+
+def _owners(raw: msgspec.Raw | None) -> tuple[Writer, ...]:
+    if raw is None:
+        return ()
+    try:
+        entries = _managed(raw)
+    except msgspec.ValidationError:
+        return writers({METADATA: {MANAGED: _value(raw)}})
+    return tuple(
+        Writer(
+            manager=one.manager[:128],
+            operation=one.operation[:16],
+            subresource=one.subresource,
+            time=one.time,
+            fields=hash(bytes(one.fields_v1)),
+        )
+        for one in entries
     )
 
 

@@ -23,7 +23,7 @@ from kubelore.common.errors import Conflict, Invalid, Unavailable
 from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
 from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, vanish
-from kubelore.yaml_vcs.normalising import Normaliser, decoded, versioned, writers
+from kubelore.yaml_vcs.normalising import Normaliser, versioned
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
 
 log = get_logger(__name__)
@@ -202,12 +202,10 @@ class Recorder:
             raw = self._decompress(frame, max_output_size=MAX_OBJECT)
         except zstandard.ZstdError as error:
             raise Invalid("the object of a change cannot be unpacked") from error
-        found = decoded(raw)
-        labels = found.get("metadata", {}).get("labels") or {}
-        if policy.excluded_labels and not versioned(policy, change.type, identity.namespace, labels):
+        read = self._normaliser.read(change.type, raw, change.hmacs)
+        if policy.excluded_labels and not versioned(policy, change.type, identity.namespace, read.labels):
             return None
-        owners = writers(found)
-        return Seen.of(change, self._normaliser.content(change.type, found, change.hmacs), owners)
+        return Seen.of(change, read.content, read.writers)
 
     async def _attribute(self, applied: Applied) -> None:
         if not applied.rv and applied.action != "delete":

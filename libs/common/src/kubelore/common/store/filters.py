@@ -126,6 +126,10 @@ def checked_document(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return document
 
 
+_FLAT = frozenset({str, bytes, int, float, bool, type(None)})
+"""What most fields hold; asking an abstract class costs more than the rest of the check."""
+
+
 def _check_keys(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise Invalid(f"A document is nested deeper than {MAX_DEPTH} levels.")
@@ -133,7 +137,7 @@ def _check_keys(value: Any, depth: int) -> None:
         for key, member in value.items():
             if not isinstance(key, str) or key.startswith("$") or "\0" in key:
                 raise Invalid(f"{str(key)[:80]!r} cannot be the name of a field.")
-            if isinstance(member, (Mapping, list, tuple)):
+            if type(member) not in _FLAT and isinstance(member, (Mapping, list, tuple)):
                 _check_keys(member, depth + 1)
     elif isinstance(value, (list, tuple)):
         for member in value:
