@@ -12,11 +12,12 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from kubelore.common.contracts.identity import ResourceId, check_cluster_name, check_namespaces
+from kubelore.common.contracts.restores import Existing, StartRestore
 from kubelore.common.errors import BadRequest, Invalid
 from kubelore.common.kube.selectors import LabelSelector
 from kubelore.yaml_vcs.restore_rules import (
@@ -38,7 +39,6 @@ from kubelore.yaml_vcs.restore_rules import (
 )
 
 Object: TypeAlias = dict[str, Any]
-Existing: TypeAlias = Literal["skip", "update", "fail"]
 Renamed: TypeAlias = Mapping[str, str]
 
 MAX_OWNERS = 64
@@ -84,6 +84,19 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     labels: str = ""
     namespace_map: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, asked: StartRestore) -> Selection:
+        """What a request chooses."""
+        return cls(
+            source=asked.source,
+            cluster=asked.cluster,
+            namespaces=tuple(asked.namespaces),
+            types=tuple(asked.types),
+            names=tuple(asked.names),
+            labels=asked.labels,
+            namespace_map=asked.namespace_map,
+        )
 
     def check(self) -> None:
         """Raise BadRequest or Invalid for what can be no selection."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import branches, keeping, timelines, versions
+from kubelore.common.contracts import branches, keeping, restores, timelines, versions
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.redactions import Redacting
+from kubelore.yaml_vcs.restores import Restores
 from kubelore.yaml_vcs.secrets import Revealing
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
@@ -53,3 +54,12 @@ def serve_keeping(service: Service, revealing: Revealing, redacting: Redacting) 
     """The endpoints about keeping; before the service starts."""
     service.serve(keeping.REVEAL, revealing.reveal, max_concurrent=8)
     service.serve(keeping.REDACT, redacting.redact, max_concurrent=2)
+
+
+def serve_restores(service: Service, kept: Restores) -> None:
+    """The endpoints about restores."""
+    service.serve(restores.START, kept.start, max_concurrent=8)
+    service.serve(restores.GET, kept.get)
+    service.serve(restores.LIST, kept.list)
+    service.serve(restores.ITEMS, kept.items)
+    service.serve(restores.CANCEL, kept.cancel)

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from kubelore.common.contracts import alerts, audit, changes, clusters
+from kubelore.common.contracts import alerts, audit, changes, clusters, restores
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.contracts.endpoints import ENDPOINTS
 
@@ -109,6 +109,7 @@ def _schemas() -> dict[str, Any]:
         alerts.CloudEvent,
         alerts.ExpiryData,
         audit.AuditEvent,
+        restores.RestoreEvent,
         *RECORDS,
     ]
     for endpoint in ENDPOINTS:
@@ -175,6 +176,15 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         **_parameters(("audited", "action")),
         "messages": {"event": _ref("components/messages/events.audit")},
     }
+    messages["events.restore"] = _message(
+        restores.RestoreEvent.__name__, {"traceparent": "W3C trace context."}
+    )
+    channels["events.restore"] = {
+        "address": "kubelore.v1.events.restore.{cluster}.{happened}",
+        "description": "How far a restore is: best effort; kept for 7 days in the stream EVENTS.",
+        **_parameters(("cluster", "happened")),
+        "messages": {"event": _ref("components/messages/events.restore")},
+    }
     messages["events.alert"] = {
         **_message(alerts.CloudEvent.__name__, ALERT_HEADERS),
         "contentType": alerts.CONTENT_TYPE,
@@ -202,6 +212,7 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
     for name, publishers in (
         ("events.cluster", "cluster-registry and resource-ops say what happened to a cluster."),
         ("events.audit", "The gateway says what somebody did, or was refused to do."),
+        ("events.restore", "yaml-vcs says how far a restore is."),
         ("events.alert", "cluster-registry says when credentials expire."),
         ("events.resource", "The observer of a cluster, in resource-ops, publishes what changed in it."),
     ):

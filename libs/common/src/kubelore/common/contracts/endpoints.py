@@ -10,6 +10,7 @@ from kubelore.common.contracts import (
     exports,
     keeping,
     resources,
+    restores,
     timelines,
     versions,
     vouching,
@@ -27,4 +28,5 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     *vouching.ENDPOINTS,
     *writes.ENDPOINTS,
     *exports.ENDPOINTS,
+    *restores.ENDPOINTS,
 )

@@ -18,7 +18,12 @@ CHECKPOINTS = "CHECKPOINTS"
 
 RESOURCE_SUBJECTS = "kubelore.v1.events.resource.*.*"
 FENCE_SUBJECTS = "kubelore.v1.fence.*"
-EVENT_SUBJECTS = ("kubelore.v1.events.cluster.>", "kubelore.v1.events.alert.>", "kubelore.v1.events.audit.>")
+EVENT_SUBJECTS = (
+    "kubelore.v1.events.cluster.>",
+    "kubelore.v1.events.alert.>",
+    "kubelore.v1.events.audit.>",
+    "kubelore.v1.events.restore.>",
+)
 PARKED_SUBJECTS = "kubelore.v1.parked.*.*"
 
 FEED_DELIVERY = "kubelore.v1.feed.delivery"
@@ -84,6 +89,7 @@ EMISSIONS = (
     Emission("cluster-registry", "kubelore.v1.events.alert.*.*.cluster-registry"),
     Emission("resource-ops", SYNCED_EVENTS),
     Emission("gateway", "kubelore.v1.events.audit.>"),
+    Emission("yaml-vcs", "kubelore.v1.events.restore.*.*"),
 )
 
 FOLLOWINGS = (
@@ -98,6 +104,7 @@ LEASINGS = (
     Leasing("gateway", "gateway.*"),
     Leasing("resource-ops", "observer.*"),
     Leasing("resource-ops", "replica.resource-ops.*"),
+    Leasing("yaml-vcs", "restore.*"),
 )
 
 LEASE_WATCHINGS = (
