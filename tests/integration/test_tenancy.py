@@ -78,6 +78,8 @@ class Tenancy:
     """A `continue` of the administrator's."""
     operation: str = ""
     """What the administrator did to a hidden object."""
+    backup: str = ""
+    """A backup of the hidden namespace."""
 
     @property
     def admin(self) -> httpx.AsyncClient:
@@ -205,6 +207,17 @@ async def _act(made: Tenancy) -> None:
     )
     assert answer.status_code == 200, answer.text
     made.operation = answer.headers["operation-id"]
+    kept = await made.admin.post(
+        "/api/k8s/yaml/backup/create",
+        json={
+            "clusters": ["mine", made.theirs],
+            "namespaces": [made.hidden],
+            "name": made.new("backup"),
+            "reason": made.new("why-kept"),
+        },
+    )
+    assert kept.status_code == 202, kept.text
+    made.backup = kept.json()["id"]
 
     async def recorded() -> bool:
         histories = [await made.admin.get(f"/api/k8s/yaml/versions/{quote(one)}") for one in made.ids()]
@@ -230,6 +243,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         ids = [tenancy.other["id"]]
     elif "operations" in path:
         ids = [tenancy.operation]
+    elif "backup" in path:
+        ids = [tenancy.backup]
     return {
         "id": ids,
         "cluster": [tenancy.theirs, "mine"],
@@ -436,6 +451,11 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
+    ("POST", "/api/k8s/yaml/backup/create"): lambda tenancy: [
+        {"clusters": clusters, "namespaces": namespaces}
+        for clusters in ([], ["mine"], [tenancy.theirs])
+        for namespaces in ([], [VISIBLE], [tenancy.hidden])
+    ],
     ("POST", "/api/k8s/unified/batch"): _batches,
     ("POST", "/api/k8s/unified/apply"): _applied,
     ("PATCH", "/api/k8s/unified/resources/{id}"): Body(
@@ -464,6 +484,7 @@ SHOWS_NONE = {
     "/api/k8s/clusters/inspect": "what the request holds",
     "/api/audit/verify": "chains and numbers",
     "/api/k8s/yaml/versions/{id}/verify": "numbers",
+    "/api/k8s/yaml/backup/{id}/download": "ciphertext",
     **dict.fromkeys((one.path for one in UNDESCRIBED), "nothing of clusters"),
 }
 """Where even the administrator finds no canary, and why."""

@@ -131,6 +131,7 @@ STORED = {
     "kubelore.v1.events.alert.prod.critical.scanner",
     "kubelore.v1.events.audit.prod.denied",
     "kubelore.v1.events.restore.prod.running",
+    "kubelore.v1.events.backup.b1.completed",
     "kubelore.v1.events.resource.prod.p03",
     "kubelore.v1.fence.prod",
     "kubelore.v1.parked.writer.p03",
@@ -279,6 +280,7 @@ NEEDED = {
     "yaml-vcs": {
         *reading("KV_LEASES", "$KV.LEASES.observer.>"),
         *fixed_names("KV_LEASES"),
+        "kubelore.v1.events.backup.b1.completed",
         *(api(f"STREAM.{verb}") for verb in ("INFO.CHANGES", "INFO.PARKED")),
         *(api(f"STREAM.MSG.{verb}") for verb in ("GET.KV_LEASES", "GET.PARKED", "DELETE.PARKED")),
         "kubelore.v1.events.restore.prod.running",

@@ -12,6 +12,7 @@ import typer
 from kubelore.cli import (
     access,
     audit,
+    backup,
     changing,
     clusters,
     compare,
@@ -91,6 +92,7 @@ app.add_typer(keeping.app, name="versions")
 app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)
+app.add_typer(backup.app, name="backup")
 # What is done to it.
 app.command("apply")(changing.apply)
 app.command("delete")(changing.delete)

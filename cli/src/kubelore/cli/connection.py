@@ -201,6 +201,19 @@ class Api:
                 if line:
                     yield json.loads(line)
 
+    @contextlib.contextmanager
+    def file(self, path: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """An answer that is a file: its size in bytes, and its content in pieces as they come."""
+        import httpx
+
+        timeout = httpx.Timeout(REQUEST_S, read=SILENCE_S)
+        request = self._client.build_request("GET", path, timeout=timeout)
+        with _typed_errors(), contextlib.closing(self._client.send(request, stream=True)) as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise _problem(answer)
+            yield int(answer.headers.get("content-length", 0)), answer.iter_bytes()
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         with _typed_errors():
             answer = self._client.request(method, path, **arguments)

@@ -15,6 +15,7 @@ from kubelore.gateway.audit.log import AuditLog
 from kubelore.gateway.audit.requests import Audit, check_audited
 from kubelore.gateway.audit.verification import Auditor
 from kubelore.gateway.auth import Authentication
+from kubelore.gateway.backups import backup_routes
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
 from kubelore.gateway.continuation import Continuation
@@ -93,6 +94,7 @@ def build_app(
     app.include_router(timeline_routes(bus, continuation))
     app.include_router(version_routes(bus, continuation))
     app.include_router(keeping_routes(bus, keyring))
+    app.include_router(backup_routes(bus, roster, continuation))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

@@ -6,11 +6,14 @@ import asyncio
 
 from kubelore.common import bus as buses
 from kubelore.common import process
-from kubelore.common.bus import ChangeConsumer
+from kubelore.common.bus import ChangeConsumer, Leases
 from kubelore.common.contracts.versions import SERVICE
 from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
+from kubelore.yaml_vcs.backup_jobs import BackupJobs
+from kubelore.yaml_vcs.backup_repository import BackupRepository
+from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
@@ -18,7 +21,14 @@ from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
 from kubelore.yaml_vcs.secrets import Revealing, SecretValues
-from kubelore.yaml_vcs.service import endpoints, serve_drafts, serve_keeping, serve_tags, serve_timelines
+from kubelore.yaml_vcs.service import (
+    endpoints,
+    serve_backups,
+    serve_drafts,
+    serve_keeping,
+    serve_tags,
+    serve_timelines,
+)
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
 
@@ -49,8 +59,13 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         serve_tags(service, Tagging(repository, histories, keyring.signer()))
         serve_timelines(service, Timelines(repository, histories))
         serve_drafts(service, Drafts(repository, histories, Normaliser(), keyring.signer()))
+        leases, kept = Leases(bus), BackupRepository(database)
+        await kept.prepare()
+        jobs = BackupJobs(kept, blobs, keyring, bus, leases)
+        serve_backups(service, Backups(kept, jobs, bus, leases))
         await service.start()
-        background = [asyncio.create_task(consumer.run()), asyncio.create_task(bus.until_closed())]
+        running = (consumer.run(), jobs.run(), bus.until_closed())
+        background = [asyncio.create_task(one) for one in running]
         await process.until_stopped_or_failed(stopping, background)
         await service.stop()
     finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import branches, keeping, restores, timelines, versions
+from kubelore.common.contracts import backups, branches, keeping, restores, timelines, versions
+from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.redactions import Redacting
@@ -63,3 +64,15 @@ def serve_restores(service: Service, kept: Restores) -> None:
     service.serve(restores.LIST, kept.list)
     service.serve(restores.ITEMS, kept.items)
     service.serve(restores.CANCEL, kept.cancel)
+
+
+def serve_backups(service: Service, kept: Backups) -> None:
+    """The endpoints about backups."""
+    service.serve(backups.CREATE, kept.create)
+    service.serve(backups.LIST_BACKUPS, kept.list)
+    service.serve(backups.GET_BACKUP, kept.get)
+    service.serve(backups.CANCEL, kept.cancel)
+    service.serve(backups.DELETE, kept.delete)
+    service.serve(backups.VERIFY_BACKUP, kept.verify)
+    service.serve(backups.FILES, kept.files, max_concurrent=4)
+    service.serve(backups.FILE, kept.file, max_concurrent=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import msgspec
 
@@ -102,7 +102,7 @@ class BackupReader:
 
     async def chunks(
         self, select: Callable[[ChunkEntry], bool] | None = None, *, parse: bool = False
-    ) -> AsyncIterator[list[Record]]:
+    ) -> AsyncGenerator[list[Record]]:
         """The records of each chunk that is selected (all, otherwise), in order; `READ_AHEAD` chunks ahead.
 
         Raises as `verify` does, for the chunk that it has come to.
@@ -121,7 +121,7 @@ class BackupReader:
                 task.cancel()
             await asyncio.gather(*ahead, return_exceptions=True)
 
-    async def records(self, select: Callable[[ChunkEntry], bool] | None = None) -> AsyncIterator[Record]:
+    async def records(self, select: Callable[[ChunkEntry], bool] | None = None) -> AsyncGenerator[Record]:
         """The objects of the chunks that are selected, one by one; raises as `chunks` does."""
         async for found in self.chunks(select):
             for record in found:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from kubelore.common.contracts import alerts, audit, changes, clusters, restores
+from kubelore.common.contracts import alerts, audit, backups, changes, clusters, restores
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.contracts.endpoints import ENDPOINTS
 
@@ -58,6 +58,7 @@ _PARAMETERS = {
     "partition": f"p00 to p{changes.PARTITIONS - 1}: CRC-32 of the cluster's id modulo {changes.PARTITIONS}.",
     "audited": "The id of the cluster it was done in; _ where it is none.",
     "action": "What was done: two words joined by a dot.",
+    "backup": "The id of the backup.",
     "severity": "info, warning or critical.",
     "source": "The service that found it.",
     "happened": "What happened: the member `happened` of the event.",
@@ -110,6 +111,7 @@ def _schemas() -> dict[str, Any]:
         alerts.ExpiryData,
         audit.AuditEvent,
         restores.RestoreEvent,
+        backups.BackupEvent,
         *RECORDS,
     ]
     for endpoint in ENDPOINTS:
@@ -196,6 +198,13 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         **_parameters(("cluster", "severity", "source")),
         "messages": {"alert": _ref("components/messages/events.alert")},
     }
+    messages["events.backup"] = _message(backups.BackupEvent.__name__, {"traceparent": "W3C trace context."})
+    channels["events.backup"] = {
+        "address": "kubelore.v1.events.backup.{backup}.{happened}",
+        "description": "Best effort; kept for 7 days in the stream EVENTS.",
+        **_parameters(("backup", "happened")),
+        "messages": {"event": _ref("components/messages/events.backup")},
+    }
     records = [{"$ref": f"#/components/schemas/{record.__name__}"} for record in RECORDS]
     messages["events.resource"] = {
         "summary": "A batch of records of one cluster, in order: at most 100, or about 256 KB.",
@@ -211,6 +220,7 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
     }
     for name, publishers in (
         ("events.cluster", "cluster-registry and resource-ops say what happened to a cluster."),
+        ("events.backup", "yaml-vcs says how far a backup is, and how it ended."),
         ("events.audit", "The gateway says what somebody did, or was refused to do."),
         ("events.restore", "yaml-vcs says how far a restore is."),
         ("events.alert", "cluster-registry says when credentials expire."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubelore.common.contracts import (
+    backups,
     branches,
     clusters,
     exports,
@@ -19,6 +20,7 @@ from kubelore.common.contracts import (
 from kubelore.common.contracts.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
+    *backups.ENDPOINTS,
     *branches.ENDPOINTS,
     *clusters.ENDPOINTS,
     *keeping.ENDPOINTS,

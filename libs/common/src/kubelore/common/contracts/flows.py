@@ -23,6 +23,7 @@ EVENT_SUBJECTS = (
     "kubelore.v1.events.alert.>",
     "kubelore.v1.events.audit.>",
     "kubelore.v1.events.restore.>",
+    "kubelore.v1.events.backup.>",
 )
 PARKED_SUBJECTS = "kubelore.v1.parked.*.*"
 
@@ -90,6 +91,7 @@ EMISSIONS = (
     Emission("resource-ops", SYNCED_EVENTS),
     Emission("gateway", "kubelore.v1.events.audit.>"),
     Emission("yaml-vcs", "kubelore.v1.events.restore.*.*"),
+    Emission("yaml-vcs", "kubelore.v1.events.backup.*.*"),
 )
 
 FOLLOWINGS = (
