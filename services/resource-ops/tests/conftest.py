@@ -45,6 +45,7 @@ from kubelore.common.operations import new_operation_id, operating
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
 from kubelore.kubesim.app import SimulatedFleet
+from kubelore.lab.fixtures import LabPair
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import Parts, assemble
 from kubelore.resource_ops.fleet import Fleet, Pace
@@ -211,7 +212,7 @@ class Replica:
 class House:
     """A stand-in for cluster-registry over simulated clusters, and replicas of resource-ops that come and go."""
 
-    def __init__(self, fleet: SimulatedFleet, bus: Bus, settings: CommonSettings) -> None:
+    def __init__(self, fleet: Sequence[Any], bus: Bus, settings: CommonSettings) -> None:
         self.clusters = fleet
         self.bus = bus
         self.leases = Leases(bus)
@@ -286,19 +287,50 @@ class House:
         )
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def house(settings: CommonSettings) -> AsyncIterator[House]:
+@contextlib.asynccontextmanager
+async def housing(clusters: Sequence[Any], settings: CommonSettings) -> AsyncIterator[House]:
+    """A house over clusters that have a name, a server and a kubeconfig."""
     bus = speak_as(await connect(settings, name="cluster-registry"), settings)
     await ensure_streams(bus)
-    async with SimulatedFleet(clusters=4, pods=5, bookmark_interval_s=0.5) as fleet:
-        made = House(fleet, bus, settings)
-        await made.registry.start()
-        following = asyncio.create_task(made.follow())
+    made = House(clusters, bus, settings)
+    await made.registry.start()
+    following = asyncio.create_task(made.follow())
+    try:
         yield made
+    finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await made.registry.stop()
-    await bus.close()
+        await bus.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(settings: CommonSettings) -> AsyncIterator[House]:
+    async with (
+        SimulatedFleet(clusters=4, pods=5, bookmark_interval_s=0.5) as fleet,
+        housing(fleet, settings) as made,
+    ):
+        yield made
+
+
+@dataclass(frozen=True)
+class RealCluster:
+    """A control plane as a house takes it."""
+
+    name: str
+    server: str
+    kubeconfig: str
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def real_hand(lab_pair: LabPair, settings: CommonSettings) -> AsyncIterator[Hand]:
+    """Writes to a real API server, as the cluster `real`."""
+    kubeconfig = lab_pair.first.kubeconfig()
+    access = read_kubeconfig(kubeconfig, None, POLICY)
+    async with housing([RealCluster("real", access.server, kubeconfig)], settings) as house:
+        house.add(0)
+        async with house.replica("a") as replica, KubeClient(access, POLICY) as client:
+            yield Hand(house, replica, client)
 
 
 class Asker:

@@ -46,7 +46,7 @@ from kubelore.common.operations import current_operation
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.outbox import judged
 from kubelore.resource_ops.reach import Reach, Reached
-from kubelore.resource_ops.replacing import Replacement, check_there, refused
+from kubelore.resource_ops.replacing import REPLACE_TRIES, Replacement, check_there, goes_over, refused
 from kubelore.resource_ops.repository import Conclusion, Operation, OperationRepository
 from kubelore.resource_ops.type_names import one_type
 from kubelore.resource_ops.write_outcomes import Evidence
@@ -198,7 +198,8 @@ class ManyWriter:
 
     async def _found(self, reached: Reached, job: _Job, earlier: Operation) -> ManyResult | None:
         """What became of an earlier sending, where the cluster shows that it was carried out."""
-        found = judged(earlier, await _metadata(reached, job))
+        raw = await _partial(reached, job)
+        found = judged(earlier, msgspec.json.decode(raw, type=dict[str, Any]) if raw else None)
         if found.state != "probable" or await self._repository.others_after(earlier):
             return None
         return _probable(job, found)
@@ -245,26 +246,39 @@ async def _send(
             if live is None:
                 raise error
             if on_existing == "skip":
-                return "skipped", msgspec.convert(live["metadata"], ObjectMeta)
-    else:
-        live = await _metadata(reached, job)
-        check_there(msgspec.structs.replace(job.write, mode="replace"), job.id, live and live["metadata"])
-    before = msgspec.convert((live or {})["metadata"], ObjectMeta)
-    body = job.replacement.body(uid=job.write.uid, rv=job.write.rv or before.resource_version)
+                return "skipped", live
+    for _ in range(REPLACE_TRIES - 1):
+        try:
+            return await _write_over(reached, job, dry_run)
+        except Conflict as error:
+            if not goes_over(job.write, error):
+                raise
+    return await _write_over(reached, job, dry_run)
+
+
+async def _write_over(reached: Reached, job: _Job, dry_run: bool) -> tuple[ManyOutcome, ObjectMeta]:
+    live, write = await _metadata(reached, job), msgspec.structs.replace(job.write, mode="replace")
+    check_there(write, job.id, live and {"uid": live.uid, "resourceVersion": live.resource_version})
+    rv = write.rv or (live.resource_version if live else "")
+    body = job.replacement.body(uid=write.uid, rv=rv)
     raw = await reached.client.replace(
         job.replacement.type, job.namespace, job.id.name, body, dry_run=dry_run
     )
     after = decode_meta(raw)
-    return "unchanged" if after.resource_version == before.resource_version else "changed", after
+    return "unchanged" if after.resource_version == rv else "changed", after
 
 
-async def _metadata(reached: Reached, job: _Job) -> dict[str, Any] | None:
-    """The object as it is now, no more than its metadata: it may be a Secret. None when there is none."""
+async def _metadata(reached: Reached, job: _Job) -> ObjectMeta | None:
+    """The object's metadata as they are now, and nothing else of it: it may be a Secret. None when there is none."""
+    raw = await _partial(reached, job)
+    return decode_meta(raw) if raw else None
+
+
+async def _partial(reached: Reached, job: _Job) -> bytes:
     try:
-        raw = await reached.client.get(job.replacement.type, job.namespace, job.id.name, metadata=True)
+        return await reached.client.get(job.replacement.type, job.namespace, job.id.name, metadata=True)
     except NotFound:
-        return None
-    return msgspec.json.decode(raw, type=dict[str, Any])
+        return b""
 
 
 def _check(request: ReplaceMany) -> None:

@@ -28,6 +28,8 @@ from kubelore.common.kube.differences import ABSENT, differences, render
 from kubelore.resource_ops.write_outcomes import without_quotes
 
 MAX_FIELDS = 20
+REPLACE_TRIES = 5
+"""How often an object is written over that somebody else changes in the moment between reading and writing."""
 SECRETS = "secrets"
 
 SERVER_SET = frozenset(
@@ -148,6 +150,12 @@ def check_there(write: Replace, identity: ResourceId, metadata: Mapping[str, Any
         )
     if write.rv and write.rv != rv:
         raise changed_since(identity, write.rv, rv)
+
+
+def goes_over(write: Replace, error: Conflict) -> bool:
+    """Whether a write that was refused, for certain, since the object changed, is meant for what is there now."""
+    said = error.extra.get("kubernetes_reason")
+    return not write.rv and (said == "Conflict" or (said == "AlreadyExists" and write.mode == "either"))
 
 
 def changed_since(identity: ResourceId, rv: str, newest: str = "") -> Conflict:

@@ -35,13 +35,13 @@ from kubelore.common.contracts.writes import (
     Written,
 )
 from kubelore.common.crypto import Keyring
-from kubelore.common.errors import BadRequest, Forbidden, KubeloreError, NotFound, UpstreamError
+from kubelore.common.errors import BadRequest, Conflict, Forbidden, KubeloreError, NotFound, UpstreamError
 from kubelore.common.kube import ResourceType
 from kubelore.common.kube.secrets import strip_secret
 from kubelore.common.operations import current_operation
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.reach import Reach, Reached
-from kubelore.resource_ops.replacing import Replacement, check_there, refused
+from kubelore.resource_ops.replacing import REPLACE_TRIES, Replacement, check_there, goes_over, refused
 from kubelore.resource_ops.repository import Due, Operation, OperationRepository
 from kubelore.resource_ops.type_names import one_type
 from kubelore.resource_ops.write_outcomes import Object, hidden_changes, told, with_owners, without_quotes
@@ -181,7 +181,7 @@ class Writer:
         if not work.write.dry_run:
             await self._repository.intend(self._intent(work, before))
         try:
-            after = await send()
+            before, after = await self._sent(work, before, send)
         except KubeloreError as error:
             await self._conclude_failure(work, error)
             raise _explained(work, before, error) from error
@@ -242,6 +242,26 @@ class Writer:
             return _scaled(before, _decoded(raw)) if sent.subresource else self._admitted(work, raw)
 
         return send
+
+    async def _sent(
+        self, work: _Work, before: State | None, send: Callable[[], Any]
+    ) -> tuple[State | None, State | None]:
+        """The object as it was when the write met it, and as it is after.
+
+        Controllers write the status of an object all the time. A replacement that is
+        meant for whatever is there is refused then, for certain, and goes over what
+        is there now.
+        """
+        for _ in range(REPLACE_TRIES - 1):
+            try:
+                return before, await send()
+            except Conflict as error:
+                if not (isinstance(work.write, Replace) and goes_over(work.write, error)):
+                    raise
+            before = await self._read(work)
+            check_there(work.write, work.id, before.metadata if before else None)
+            send = self._sending(work, before)
+        return before, await send()
 
     async def _replace(self, work: _Work, replacement: Replacement, before: State | None) -> State:
         client, dry_run = work.reached.client, work.write.dry_run
