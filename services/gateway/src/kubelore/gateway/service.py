@@ -34,6 +34,7 @@ from kubelore.gateway.problems import Boundary, install
 from kubelore.gateway.query_names import KnownQuery
 from kubelore.gateway.rates import Buckets
 from kubelore.gateway.repository import AuditRepository
+from kubelore.gateway.rollbacks import rollback_routes, snapshot_routes, yaml_routes
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.static_pages import serve_pages
@@ -92,6 +93,9 @@ def build_app(
     app.include_router(write_routes(bus, roster))
     # Before what takes any word behind an id for the number of a version.
     app.include_router(timeline_routes(bus, continuation))
+    app.include_router(rollback_routes(bus))
+    app.include_router(snapshot_routes(bus, continuation))
+    app.include_router(yaml_routes(bus, roster))
     app.include_router(version_routes(bus, continuation))
     app.include_router(keeping_routes(bus, keyring))
     app.include_router(backup_routes(bus, roster, continuation))

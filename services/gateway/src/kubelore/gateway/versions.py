@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
-from kubelore.common.contracts import versions
+from kubelore.common.contracts import rollbacks, versions
+from kubelore.common.contracts.rollbacks import DiffLive
 from kubelore.common.contracts.versions import (
     DiffVersions,
     GetVersion,
@@ -27,6 +28,10 @@ from kubelore.gateway.problems import documented
 
 ResourceId = Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)]
 Number = Annotated[int, Path(ge=1, le=0xFFFFFFFF, description="The number of a version.")]
+To = Annotated[
+    Annotated[int, Field(ge=1, le=0xFFFFFFFF)] | Literal["live"] | None,
+    Query(description="A version, or `live` for the object as the cluster has it now."),
+]
 At = Annotated[Moment | None, Query(description="RFC 3339; without an offset in UTC.")]
 Continue = Annotated[str, Query(alias="continue", max_length=4000)]
 
@@ -93,7 +98,8 @@ class Diff(BaseModel):
 
     id: str
     from_version: int = Field(description="0: nothing, before the first version.")
-    to_version: int
+    to_version: int | None = Field(None, description="None: the object as the cluster has it now.")
+    resource_version: str = Field("", description="Of that object; empty when there is none.")
     diff_content: str = Field(description="Unified diff over YAML.")
     changes: list[Change]
 
@@ -166,8 +172,10 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
     async def diff_versions(
         id: ResourceId,
         from_: Annotated[int | None, Query(alias="from", ge=0, le=0xFFFFFFFF)] = None,
-        to: Annotated[int | None, Query(ge=1, le=0xFFFFFFFF)] = None,
+        to: To = None,
     ) -> Response:
+        if to == "live":
+            return _json(await bus.request(rollbacks.DIFF_LIVE, DiffLive(id=id, from_version=from_)))
         asked = DiffVersions(id=id, from_version=from_, to_version=to)
         return _json(await bus.request(versions.DIFF, asked))
 

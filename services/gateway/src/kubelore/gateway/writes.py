@@ -96,7 +96,7 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
         dependencies=[audited("resources.batch", itemised=True)],
     )
     async def batch(request: Request, caller: Annotated[Caller, CallerOf], body: BatchBody) -> Response:
-        return json_answer(_report(await carrying_out.batch(request, caller, body), body.dry_run))
+        return json_answer(batch_report(await carrying_out.batch(request, caller, body), body.dry_run))
 
     @router.post(
         "/unified/apply",
@@ -139,7 +139,7 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
             reason=reason,
             change_log=change_log,
         )
-        return json_answer(_report(await carrying_out.batch(request, caller, body), dry_run))
+        return json_answer(batch_report(await carrying_out.batch(request, caller, body), dry_run))
 
     @router.patch(
         "/unified/resources/{id}",
@@ -300,7 +300,8 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _report(outcomes: list[Outcome], dry_run: bool) -> dict[str, Any]:
+def batch_report(outcomes: list[Outcome], dry_run: bool) -> dict[str, Any]:
+    """Every item's result as people see it, and how many there are of each kind."""
     skipped = sum(outcome.skipped for outcome in outcomes)
     succeeded = sum(outcome.written is not None for outcome in outcomes)
     return {

@@ -23,13 +23,14 @@ from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.budget import Budget
 from kubelore.resource_ops.exports import Exports
 from kubelore.resource_ops.fleet import Fleet, Pace
+from kubelore.resource_ops.live import Live
 from kubelore.resource_ops.many import ManyWriter
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.outbox import Outbox
 from kubelore.resource_ops.reach import Reach
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.repository import OperationRepository
-from kubelore.resource_ops.service import endpoints
+from kubelore.resource_ops.service import endpoints, serve_live
 from kubelore.resource_ops.settings import ResourceOpsSettings
 from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
@@ -101,11 +102,14 @@ class Parts:
     writer: Writer
     many: ManyWriter
     exports: Exports
+    live: Live
 
     def service(self, bus: Bus) -> Service:
         """What the replica answers, not started yet."""
         answers, whole = Answers(self.fleet), WholeClusters(self.fleet)
-        return endpoints(bus, answers, whole, self.writer, self.many, self.exports)
+        service = endpoints(bus, answers, whole, self.writer, self.many, self.exports)
+        serve_live(service, self.live)
+        return service
 
     def background(self) -> list[asyncio.Task[None]]:
         """What runs all the time, started."""
@@ -126,6 +130,7 @@ def assemble(settings: ResourceOpsSettings, bus: Bus, database: Database, pace: 
         writer=Writer(reach, repository, keyring, replica=replica, hurry=hurry),
         many=ManyWriter(reach, repository, keyring, replica=replica, hurry=hurry),
         exports=Exports(reach, keyring, load_versions(settings)),
+        live=Live(reach, keyring),
     )
 
 

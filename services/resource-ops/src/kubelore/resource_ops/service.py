@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import exports, resources, writes
+from kubelore.common.contracts import exports, live, resources, writes
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.exports import Exports
+from kubelore.resource_ops.live import Live
 from kubelore.resource_ops.many import ManyWriter
 from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
@@ -37,3 +38,8 @@ def endpoints(
     service.serve(resources.SYNC, whole.sync)
     service.serve(resources.METRICS, whole.metrics)
     return service
+
+
+def serve_live(service: Service, reading: Live) -> None:
+    """What the API servers have at this moment."""
+    service.serve(live.LIVE, reading.read, max_concurrent=16)

@@ -20,17 +20,21 @@ from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
+from kubelore.yaml_vcs.rollbacks import Rollbacks
 from kubelore.yaml_vcs.secrets import Revealing, SecretValues
 from kubelore.yaml_vcs.service import (
     endpoints,
     serve_backups,
     serve_drafts,
     serve_keeping,
+    serve_rollbacks,
     serve_tags,
     serve_timelines,
 )
+from kubelore.yaml_vcs.snapshots import Snapshots
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
+from kubelore.yaml_vcs.writing_back import WritingBack
 
 
 async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
@@ -55,6 +59,13 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             service,
             Revealing(repository, histories, SecretValues(keyring), gateway),
             Redacting(repository, histories, keyring.signer()),
+        )
+        clusters = Recipient.load(settings.keyring_dir / "clusters.pub")
+        writing = WritingBack(bus, Normaliser(), SecretValues(keyring).values_of, clusters)
+        serve_rollbacks(
+            service,
+            Rollbacks(repository, histories, writing),
+            Snapshots(bus, repository, histories, writing),
         )
         serve_tags(service, Tagging(repository, histories, keyring.signer()))
         serve_timelines(service, Timelines(repository, histories))

@@ -171,11 +171,12 @@ class Normaliser:
 
         With `hmacs` (a Secret) they stand for the values, which must not be in it any more.
         """
-        for path in self._paths_of(type_name):
+        for path in self.paths_of(type_name):
             _drop(found, path)
         return _canonical(found, hmacs)
 
-    def _paths_of(self, type_name: str) -> tuple[tuple[str, ...], ...]:
+    def paths_of(self, type_name: str) -> tuple[tuple[str, ...], ...]:
+        """The fields that no version of a type holds."""
         paths = self._paths.get(type_name)
         if paths is None:
             rules = (rule for rule in self.policy.rules if fnmatch.fnmatchcase(type_name, rule.types))

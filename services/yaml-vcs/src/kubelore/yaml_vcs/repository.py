@@ -106,6 +106,7 @@ class VersionRepository:
         """Make the indexes that the queries below use."""
         await self._resources.ensure_index([("cluster", 1), ("type", 1), ("namespace", 1)])
         await self._resources.ensure_index([("cluster", 1), ("namespace", 1)])
+        await self._resources.ensure_index([("cluster", 1), ("name", 1)])
         await self._gaps.ensure_index([("scope", 1), ("open", 1)])
         await self.tags.prepare()
         for document in await self._managers.find({}, limit=10_000):
@@ -257,6 +258,11 @@ class VersionRepository:
             where["type"] = type_name
         found = await self._resources.find(where, limit=MAX_CHUNK, after=None if after is None else [after])
         return [(bytes(document["_id"]), msgspec.convert(document, Resource)) for document in found]
+
+    async def named(self, cluster: str, name: str) -> list[Resource]:
+        """Up to 1,000 objects of a cluster that have a name, of any type and namespace."""
+        found = await self._resources.find({"cluster": cluster, "name": name}, limit=MAX_CHUNK)
+        return [msgspec.convert(document, Resource) for document in found]
 
     # gaps
 

@@ -242,15 +242,24 @@ def prepare(item: Item, found: Object, renamed: Renamed, uids: Mapping[str, str]
     `uids` are the uids in the target of owners, by their uid in the backup; an
     owner that is not among them is dropped.
     """
-    rules = [cut.rule for cut in _cuts(item.card.type) if _cut(found, cut) and cut.told]
+    rules = cut_fields(item.card.type, found)
     rename_namespaces(item.card.type, found, renamed)
     metadata = found.setdefault("metadata", {})
     if item.target.namespace:
         metadata["namespace"] = item.target.namespace
     metadata["name"] = item.target.name
-    if _adopt(metadata, uids):
+    if adopt(metadata, uids):
         rules.append(OWNER_MISSING)
     return Prepared(found, tuple(dict.fromkeys(rules)))
+
+
+def cut_fields(type_name: str, found: Object, skip: frozenset[str] = frozenset()) -> list[str]:
+    """Take out of an object, in place, what cannot go along; the rules that did, where they are worth telling.
+
+    Rules named in `skip` are not followed.
+    """
+    cuts = (cut for cut in _cuts(type_name) if cut.rule not in skip)
+    return [cut.rule for cut in cuts if _cut(found, cut) and cut.told]
 
 
 def existing_of(type_name: str, asked: Existing) -> Existing:
@@ -398,7 +407,7 @@ def _cut(found: Object, cut: Cut) -> bool:
     return any(dropped)
 
 
-def _adopt(metadata: Object, uids: Mapping[str, str]) -> bool:
+def adopt(metadata: Object, uids: Mapping[str, str]) -> bool:
     """Give owner references the uids of their owners now; whether one was dropped."""
     references = metadata.get("ownerReferences")
     if not isinstance(references, list):

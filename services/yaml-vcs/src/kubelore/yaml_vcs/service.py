@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import backups, branches, keeping, restores, timelines, versions
+from kubelore.common.contracts import backups, branches, keeping, restores, rollbacks, timelines, versions
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.restores import Restores
+from kubelore.yaml_vcs.rollbacks import Rollbacks
 from kubelore.yaml_vcs.secrets import Revealing
+from kubelore.yaml_vcs.snapshots import Snapshots
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
 
@@ -76,3 +78,11 @@ def serve_backups(service: Service, kept: Backups) -> None:
     service.serve(backups.VERIFY_BACKUP, kept.verify)
     service.serve(backups.FILES, kept.files, max_concurrent=4)
     service.serve(backups.FILE, kept.file, max_concurrent=4)
+
+
+def serve_rollbacks(service: Service, going_back: Rollbacks, snapshots: Snapshots) -> None:
+    """The endpoints about going back."""
+    service.serve(rollbacks.DIFF_LIVE, going_back.diff_live)
+    service.serve(rollbacks.ROLL_BACK, going_back.roll_back)
+    service.serve(rollbacks.SNAPSHOT_DIFF, snapshots.diff, max_concurrent=8)
+    service.serve(rollbacks.SNAPSHOT_ROLL_BACK, snapshots.roll_back, max_concurrent=2)

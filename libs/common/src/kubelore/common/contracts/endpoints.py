@@ -10,8 +10,10 @@ from kubelore.common.contracts import (
     clusters,
     exports,
     keeping,
+    live,
     resources,
     restores,
+    rollbacks,
     timelines,
     versions,
     vouching,
@@ -31,4 +33,6 @@ ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     *writes.ENDPOINTS,
     *exports.ENDPOINTS,
     *restores.ENDPOINTS,
+    *live.ENDPOINTS,
+    *rollbacks.ENDPOINTS,
 )
