@@ -273,8 +273,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "at": ["2999-01-01T00:00:00Z"],
         "after": ["0"],
         "version": ["1"],
-        "from": ["0"],
-        "to": ["1"],
+        "from": ["2026-01-01T00:00:00Z"] if path.endswith("snapshot/diff") else ["0"],
+        "to": ["2999-01-01T00:00:00Z"] if path.endswith("snapshot/diff") else ["1", "live"],
         "actor": ["admin", VIEWER, tenancy.one("person")],
         "action": ["clusters.add", "clusters.*"],
         "resource": [tenancy.theirs, name, f"mine:configmaps:{tenancy.hidden}*"],
@@ -441,6 +441,21 @@ def _applied(tenancy: Tenancy) -> list[Body]:
     return [Body(json.dumps(one).encode(), "application/yaml") for one in _manifests(tenancy)]
 
 
+def _submitted(tenancy: Tenancy) -> list[dict[str, Any]]:
+    content = "\n---\n".join(json.dumps(one) for one in _manifests(tenancy))
+    return [{"content": content, "clusters": list(tenancy.clients), "change_log": "all of it"}]
+
+
+def _rewound(tenancy: Tenancy) -> list[dict[str, Any]]:
+    """Every namespace of every cluster, back to when there was nothing."""
+    return [
+        {"cluster": cluster, "namespace": namespace, "at": "2026-01-01", "dry_run": dry_run}
+        for cluster in tenancy.clients
+        for namespace in (tenancy.hidden, VISIBLE)
+        for dry_run in (False, True)
+    ]
+
+
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/k8s/clusters/add"): {"name": "another", "kubeconfig": KUBECONFIG},
     ("POST", "/api/k8s/clusters/inspect"): {"kubeconfig": KUBECONFIG},
@@ -458,6 +473,11 @@ BODIES: dict[tuple[str, str], Any] = {
     ],
     ("POST", "/api/k8s/unified/batch"): _batches,
     ("POST", "/api/k8s/unified/apply"): _applied,
+    ("POST", "/api/k8s/yaml/versions/{id}/rollback"): [
+        {"version": 1, "dry_run": dry_run, "force": True} for dry_run in (False, True)
+    ],
+    ("POST", "/api/k8s/yaml/snapshot/rollback"): _rewound,
+    ("POST", "/api/k8s/yaml/apply"): _submitted,
     ("PATCH", "/api/k8s/unified/resources/{id}"): Body(
         b'{"metadata": {"labels": {"a": "b"}}}', "application/merge-patch+json"
     ),
