@@ -24,6 +24,7 @@ from kubelore.cli import (
     keeping,
     keyring,
     overview,
+    rollback,
     up,
     watch,
 )
@@ -86,7 +87,11 @@ app.command("watch")(watch.watch)
 app.command("history")(history.history)
 app.command("diff")(history.diff)
 app.command("blame")(history.blame)
-app.command("snapshot")(history.snapshot)
+snapshots = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+snapshots.callback()(history.snapshot)
+snapshots.command("diff")(rollback.snapshot_diff)
+snapshots.command("rollback")(rollback.snapshot_rollback)
+app.add_typer(snapshots, name="snapshot")
 app.command("export")(export.export)
 app.add_typer(keeping.app, name="versions")
 app.command("compare")(compare.compare)
@@ -95,6 +100,7 @@ app.command("api-resources")(overview.api_resources)
 app.add_typer(backup.app, name="backup")
 # What is done to it.
 app.command("apply")(changing.apply)
+app.command("rollback")(rollback.rollback)
 app.command("delete")(changing.delete)
 app.command("scale")(changing.scale)
 app.command("restart")(changing.restart)

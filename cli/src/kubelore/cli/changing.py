@@ -50,6 +50,7 @@ class PatchType(StrEnum):
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Let the API servers do all but store it.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before changing several clusters.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit and the object's history.")]
+ChangeLog = Annotated[str, typer.Option("--change-log", help="What changed, for each object's history.")]
 Diff = Annotated[bool, typer.Option("--diff", help="Show each place that changes.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin nothing more once one has failed.")]
 Output = Annotated[Shown, typer.Option("--output", "-o", help="text, json, yaml or name.")]
@@ -69,6 +70,7 @@ class Wish:
     diff: bool = False
     stop_on_error: bool = False
     output: Shown = Shown.TEXT
+    change_log: str = ""
 
 
 @dataclass
@@ -102,6 +104,7 @@ def apply(
     stop_on_error: StopOnError = False,
     yes: Yes = False,
     reason: Reason = "",
+    change_log: ChangeLog = "",
     output: Output = Shown.TEXT,
 ) -> None:
     """Apply manifests to clusters (server-side, as field manager `kubelore`)."""
@@ -118,7 +121,8 @@ def apply(
             }
             for text in texts
         ]
-        _carry_out(api, operations, clusters, Wish(dry_run, yes, reason, diff, stop_on_error, output))
+        wish = Wish(dry_run, yes, reason, diff, stop_on_error, output, change_log)
+        _carry_out(api, operations, clusters, wish)
 
 
 def delete(
@@ -355,6 +359,7 @@ def _carry_out(api: Api, operations: Sequence[dict[str, Any]], clusters: Sequenc
             "dry_run": wish.dry_run,
             "stop_on_error": wish.stop_on_error,
             "reason": wish.reason,
+            "change_log": wish.change_log,
         }
         answer = api.post(BATCH, body, timeout_s=BATCH_S)
         report.results += answer["results"]

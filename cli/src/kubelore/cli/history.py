@@ -66,18 +66,22 @@ def diff(
         int | None, typer.Option("--from", min=0, help="The older version; 0 for nothing.")
     ] = None,
     to: Annotated[int | None, typer.Option(min=1, help="The newer version.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="To the object as the cluster has it now.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """What differs between two versions; without numbers, between the last two."""
+    if live and to is not None:
+        raise typer.BadParameter("say --to or --live")
     with connect(context) as api:
-        found = api.get(object_path(api, object_, cluster, namespace) + "/diff", from_=from_, to=to)
+        upto = "live" if live else to
+        found = api.get(object_path(api, object_, cluster, namespace) + "/diff", from_=from_, to=upto)
     if output in (Format.JSON, Format.YAML):
         print_document(found, output)
         return
-    colored = sys.stdout.isatty()
-    for line in found["diff_content"].splitlines():
-        typer.secho(_clean(line), fg=_COLORS.get(line[:1]) if colored else None)
-    if not found["diff_content"]:
+    print_diff(found["diff_content"])
+    if live and not found["diff_content"]:
+        warn(f"The cluster holds what version {found['from_version']} says.")
+    elif not found["diff_content"]:
         warn(f"Versions {found['from_version']} and {found['to_version']} hold the same.")
 
 
@@ -111,7 +115,7 @@ def blame(
 
 def snapshot(
     context: typer.Context,
-    cluster: Annotated[str, typer.Option("-c", "--cluster", help="Of which cluster.")],
+    cluster: OneCluster = "",
     namespace: Annotated[
         str, typer.Option("-n", "--namespace", help="Of which namespace; what lies in none when empty.")
     ] = "",
@@ -119,8 +123,11 @@ def snapshot(
     output: Output = Format.TABLE,
 ) -> None:
     """What a namespace held at a time: as a table, or whole as YAML documents."""
+    if context.invoked_subcommand:
+        return
     items: list[dict[str, Any]] = []
     with connect(context) as api:
+        cluster = one_cluster(api, cluster)
         continue_ = None
         while True:
             page = api.get(
@@ -161,8 +168,9 @@ def _id(api: Api, object_: str, cluster: str, namespace: str) -> str:
     if object_.count(":") >= 3:
         return object_
     type_name, _, name = object_.partition("/")
-    if not (name and cluster):
+    if not name:
         raise typer.BadParameter("write cluster:type:namespace:name, or TYPE/NAME with -c and -n")
+    cluster = one_cluster(api, cluster)
     found = api.get(
         "/api/k8s/unified/resources",
         type=type_name,
@@ -176,6 +184,24 @@ def _id(api: Api, object_: str, cluster: str, namespace: str) -> str:
         return found["items"][0]["id"]
     # It may be gone, and have a history all the same, under the type's own name.
     return f"{cluster}:{type_name}:{namespace or 'default'}:{name}"
+
+
+def one_cluster(api: Api, cluster: str) -> str:
+    """The cluster that was named, or for want of one the only one there is. Raises BadParameter."""
+    if cluster:
+        return cluster
+    page = api.get("/api/k8s/unified/resources", type="namespaces", limit=1)
+    names = [state["name"] for state in page["clusters"]]
+    if len(names) != 1:
+        raise typer.BadParameter(f"say which cluster with -c: {', '.join(names) or 'there is none'}")
+    return names[0]
+
+
+def print_diff(text: str) -> None:
+    """A unified diff, in colours on a terminal."""
+    colored = sys.stdout.isatty()
+    for line in text.splitlines():
+        typer.secho(_clean(line), fg=_COLORS.get(line[:1]) if colored else None)
 
 
 def _author(item: dict[str, Any]) -> str:
