@@ -146,7 +146,7 @@ class Normaliser:
         """
         plan = self._plans.get(type_name)
         if plan is None:
-            plan = self._plans[type_name] = _Plan.of(self._paths_of(type_name))
+            plan = self._plans[type_name] = _Plan.of(self.paths_of(type_name))
         try:
             parts = _parts(raw)
             held = parts.pop(METADATA, None)
