@@ -59,6 +59,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry | None
     content: bytes
     live: Live
+    unknown: str = ""
+    """Why nobody can say what the version held; then nothing is done."""
 
     @property
     def step(self) -> Step:

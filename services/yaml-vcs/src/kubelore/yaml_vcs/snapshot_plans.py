@@ -37,7 +37,9 @@ def plan(intents: Iterable[Intent], uids: Mapping[str, str]) -> list[Planned]:
     what one of them controls is left to it.
     """
     planned = [
-        Planned(intent=intent, left=_left_to(intent, uids)) for intent in intents if intent.step != "none"
+        Planned(intent=intent, left=_left_to(intent, uids))
+        for intent in intents
+        if intent.unknown or intent.step != "none"
     ]
     return sorted(planned, key=_place)
 
@@ -93,6 +95,8 @@ def _place(one: Planned) -> tuple[bool, int, str]:
 
 def _left_to(intent: Intent, uids: Mapping[str, str]) -> str:
     """Who else makes or removes an object; empty where it is to be written."""
+    if intent.unknown:
+        return intent.unknown
     resource = intent.resource
     found: dict[str, Any] = msgspec.json.decode(intent.content or intent.live.content)
     try:

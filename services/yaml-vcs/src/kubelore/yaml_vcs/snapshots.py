@@ -34,6 +34,7 @@ MAX_OBJECTS = 10_000
 LOOKED_AT = 1000
 """Objects that one page of differences goes through."""
 MAX_PAGE = 200
+REDACTED = "redacted: what it held then was taken out of its history"
 AT_ONCE = 4
 """Writes at once, as of a batch to one cluster."""
 
@@ -160,7 +161,13 @@ class Snapshots:
         live = await self._writing.live(cluster, [resource.id for resource, _ in moved])
         intents: list[Intent] = []
         for resource, then in moved:
-            content = await self._histories.content(then, resource.id) if then is not None else b""
+            if then is not None and then.redaction is not None:
+                here = live[resource.id]
+                intents.append(
+                    Intent(resource=resource, entry=then, content=here.content, live=here, unknown=REDACTED)
+                )
+                continue
+            content = await self._content(then, resource.id)
             made = Intent(resource=resource, entry=then, content=content, live=live[resource.id])
             if made.content or made.live.there:
                 intents.append(made)
@@ -171,9 +178,14 @@ class Snapshots:
         entry = await self._repository.last(key, until=int(at * 1000))
         return None if entry is None or entry.kind in GONE or entry.kind == "missing" else entry
 
+    async def _content(self, entry: Entry | None, id_: str) -> bytes:
+        """What an object was; nothing where it was not there, or where that was taken out of its history."""
+        if entry is None or entry.redaction is not None:
+            return b""
+        return await self._histories.content(entry, id_)
+
     async def _difference(self, resource: Resource, old: Entry | None, new: Entry | None) -> SnapshotChange:
-        before = await self._histories.content(old, resource.id) if old is not None else b""
-        after = await self._histories.content(new, resource.id) if new is not None else b""
+        before, after = await self._content(old, resource.id), await self._content(new, resource.id)
         numbers = (old.number if old is not None else 0, new.number if new is not None else 0)
         names = tuple(f"{resource.id} version {number}" for number in numbers)
         return SnapshotChange(
