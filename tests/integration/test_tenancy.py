@@ -148,6 +148,7 @@ async def tenancy(kubelore) -> AsyncIterator[Tenancy]:
         for token in (made.token, made.other):
             await made.admin.delete(f"/api/tokens/{token['id']}")
         await made.admin.delete(f"/api/k8s/groups/{made.one('group')}")
+        await made.admin.delete(f"/api/k8s/yaml/backup/policies/{made.one('policy')}")
 
 
 async def _furnish(made: Tenancy, cluster: str) -> None:
@@ -218,6 +219,10 @@ async def _act(made: Tenancy) -> None:
     )
     assert kept.status_code == 202, kept.text
     made.backup = kept.json()["id"]
+
+    policy = {"name": made.new("policy"), "schedule": "0 3 * * *", "clusters": [made.theirs], "paused": True}
+    answer = await made.admin.post("/api/k8s/yaml/backup/policies", json=policy)
+    assert answer.status_code == 201, answer.text
 
     async def recorded() -> bool:
         histories = [await made.admin.get(f"/api/k8s/yaml/versions/{quote(one)}") for one in made.ids()]
@@ -294,6 +299,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "rv": ["1"],
         "propagation": ["Foreground"],
         "grace_period_s": ["0"],
+        "policy": [tenancy.one("policy")],
     }
 
 
@@ -463,6 +469,11 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/k8s/clusters/{cluster}/kubeconfig"): {"kubeconfig": KUBECONFIG},
     ("POST", "/api/k8s/groups"): {"name": "another"},
     ("PATCH", "/api/k8s/groups/{group}"): {"description": "changed"},
+    ("POST", "/api/k8s/yaml/backup/policies"): lambda tenancy: [
+        {"name": "another", "schedule": "0 3 * * *", "clusters": [cluster]} for cluster in tenancy.clients
+    ],
+    ("PUT", "/api/k8s/yaml/backup/policies/{policy}"): {"schedule": "0 4 * * *"},
+    ("PATCH", "/api/k8s/yaml/backup/policies/{policy}"): {"paused": False},
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
@@ -504,6 +515,8 @@ SHOWS_NONE = {
     "/api/k8s/clusters/inspect": "what the request holds",
     "/api/audit/verify": "chains and numbers",
     "/api/k8s/yaml/versions/{id}/verify": "numbers",
+    "/api/k8s/yaml/backup/policies/{policy}/runs": "times",
+    "/api/k8s/yaml/backup/keys": "keys and numbers",
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",
     **dict.fromkeys((one.path for one in UNDESCRIBED), "nothing of clusters"),
 }

@@ -129,6 +129,7 @@ CLUSTER_EVENTS = {
 STORED = {
     *CLUSTER_EVENTS,
     "kubelore.v1.events.alert.prod.critical.scanner",
+    "kubelore.v1.events.alert.prod.critical.yaml-vcs",
     "kubelore.v1.events.audit.prod.denied",
     "kubelore.v1.events.restore.prod.running",
     "kubelore.v1.events.backup.b1.completed",
@@ -140,6 +141,7 @@ STORED = {
     "$KV.LEASES.registry.health",
     "$KV.LEASES.gateway.audit",
     "$KV.LEASES.restore.r1",
+    "$KV.LEASES.backups.schedules",
     "$KV.LEASES.replica.resource-ops.r1",
     "$KV.LEASES.consumers.writer.r1",
     "$KV.LEASES.partition.writer.p03",
@@ -278,6 +280,8 @@ NEEDED = {
     },
     # What a consumer of changes may do by its own names, the test of WRITER tells.
     "yaml-vcs": {
+        "kubelore.v1.events.alert.prod.critical.yaml-vcs",
+        "$KV.LEASES.backups.schedules",
         *reading("KV_LEASES", "$KV.LEASES.observer.>"),
         *fixed_names("KV_LEASES"),
         "kubelore.v1.events.backup.b1.completed",

@@ -13,6 +13,7 @@ from kubelore.cli import (
     access,
     audit,
     backup,
+    backup_policy,
     changing,
     clusters,
     compare,
@@ -98,6 +99,7 @@ app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)
 app.add_typer(backup.app, name="backup")
+backup.app.add_typer(backup_policy.app, name="policy")
 # What is done to it.
 app.command("apply")(changing.apply)
 app.command("rollback")(rollback.rollback)

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubelore.cli.connection import Target
-from kubelore.common.errors import AlreadyExists, Invalid, NotFound, Unavailable
+from kubelore.cli.connection import Target, connect
+from kubelore.cli.selection import Format, Output
+from kubelore.common.errors import AlreadyExists, Conflict, Invalid, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from kubelore.common.crypto import Keyring
 
 _KIND, _VERSION = "KubeloreKeyrings", 1
 _MAX_EXPORT_BYTES = 1024 * 1024
+_IN_USE = "/api/k8s/yaml/backup/keys"
 
 app = typer.Typer(
-    no_args_is_help=True, help="Show, export, restore and rotate the keys that seal data at rest."
+    no_args_is_help=True, help="Show, export, restore, rotate and remove the keys that seal data at rest."
 )
 
 
@@ -97,6 +99,63 @@ def rotate(
             typer.echo(f"{purpose}: key {keyring.rotate()} seals from now on. Export the keyrings again.")
             return
     raise NotFound(f"no keyring for {purpose!r} in {folder}", remedy="`kubelore keyring list` shows them.")
+
+
+@app.command()
+def status(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Show how many backups and policies still need each key of `versions`; asks the running Kubelore."""
+    from kubelore.cli.output import print_document, print_table, warn
+
+    with connect(context) as api:
+        found = api.get(_IN_USE)
+    if output in (Format.JSON, Format.YAML):
+        print_document(found, output)
+        return
+    rows = [
+        (key["id"], key["state"], str(key["backups"]), str(key["policies"]), key["created_at"])
+        for key in found["keys"]
+    ]
+    print_table(("KEY", "STATE", "BACKUPS", "POLICIES", "CREATED"), rows)
+    if found["unlooked"]:
+        warn(f"{found['unlooked']} backups have yet to be looked at; ask again in half a minute.")
+    for backup in found["unreadable"]:
+        warn(f"backup {backup} cannot be read: its key was removed")
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    purpose: Annotated[str, typer.Argument(help="clusters, versions, logs or gateway.")],
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="A retired key, as `list` shows it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Although something may need it.")] = False,
+) -> None:
+    """Forget a retired key for good: what only it opens can never be read again."""
+    folder = _folder(context)
+    keyring = next((found for found in _keyrings(folder) if found.purpose == purpose), None)
+    if keyring is None:
+        raise NotFound(f"no keyring for {purpose!r} in {folder}", remedy="`kubelore keyring list` shows them.")
+    if not yes:
+        _check_unneeded(context, purpose, key_id)
+    keyring.remove(key_id)
+    typer.echo(f"{purpose}: key {key_id} is gone. Export the keyrings again.")
+
+
+def _check_unneeded(context: typer.Context, purpose: str, key_id: str) -> None:
+    """Raise Conflict unless it is known that nothing needs a key."""
+    if purpose != "versions":
+        raise Conflict(
+            f"nobody keeps count of what the keys of {purpose!r} have sealed",
+            remedy="Remove it with --yes, once you know that nothing is left of it.",
+        )
+    with connect(context) as api:
+        found = api.get(_IN_USE)
+    use = next((key for key in found["keys"] if key["id"] == key_id), None)
+    if found["unlooked"] or (use is not None and (use["backups"] or use["policies"])):
+        needed = f"{use['backups'] if use else 0} backups and {use['policies'] if use else 0} policies"
+        raise Conflict(
+            f"{needed} need the key {key_id}, and {found['unlooked']} backups have yet to be looked at",
+            remedy="They are re-wrapped within a minute of a rotation; --yes removes the key all the same.",
+        )
 
 
 def _read_export(exported: Path) -> dict[str, bytes]:

@@ -120,6 +120,8 @@ class BackupInfo(BaseModel):
     missing: list[BackupMissing]
     error: str
     verification: BackupVerification | None
+    key_ids: list[str] = Field(description="Keys of the keyring `versions`, any of which opens it.")
+    unreadable: str = Field(description="Why it cannot be read any more: its keys are gone.")
 
 
 class BackupList(BaseModel):

@@ -15,6 +15,8 @@ from kubelore.gateway.audit.log import AuditLog
 from kubelore.gateway.audit.requests import Audit, check_audited
 from kubelore.gateway.audit.verification import Auditor
 from kubelore.gateway.auth import Authentication
+from kubelore.gateway.backup_keys import backup_key_routes
+from kubelore.gateway.backup_policies import backup_policy_routes
 from kubelore.gateway.backups import backup_routes
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
@@ -96,6 +98,9 @@ def build_app(
     app.include_router(rollback_routes(bus))
     app.include_router(snapshot_routes(bus, continuation))
     app.include_router(yaml_routes(bus, roster))
+    # Before the routes of backups: what they add under /backup is no id of one.
+    app.include_router(backup_policy_routes(bus, roster))
+    app.include_router(backup_key_routes(bus))
     app.include_router(version_routes(bus, continuation))
     app.include_router(keeping_routes(bus, keyring))
     app.include_router(backup_routes(bus, roster, continuation))

@@ -12,18 +12,24 @@ from kubelore.common.crypto import Keyring, Recipient
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
 from kubelore.yaml_vcs.backup_jobs import BackupJobs
+from kubelore.yaml_vcs.backup_policies import BackupPolicies
 from kubelore.yaml_vcs.backup_repository import BackupRepository
+from kubelore.yaml_vcs.backup_upkeep import BackupUpkeep, keep_backups
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
+from kubelore.yaml_vcs.policy_repository import PolicyRepository
+from kubelore.yaml_vcs.policy_runs import PolicyRuns, follow_schedules
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
 from kubelore.yaml_vcs.rollbacks import Rollbacks
+from kubelore.yaml_vcs.scheduled_backups import ScheduledBackups
 from kubelore.yaml_vcs.secrets import Revealing, SecretValues
 from kubelore.yaml_vcs.service import (
     endpoints,
+    serve_backup_policies,
     serve_backups,
     serve_drafts,
     serve_keeping,
@@ -73,9 +79,20 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         leases, kept = Leases(bus), BackupRepository(database)
         await kept.prepare()
         jobs = BackupJobs(kept, blobs, keyring, bus, leases)
-        serve_backups(service, Backups(kept, jobs, bus, leases))
+        backups, policies = Backups(kept, jobs, bus, leases), PolicyRepository(database)
+        await policies.prepare()
+        upkeep = BackupUpkeep(kept, backups, jobs, policies, keyring)
+        schedules = PolicyRuns(policies, ScheduledBackups(backups, kept), keyring, bus)
+        serve_backups(service, backups)
+        serve_backup_policies(service, BackupPolicies(policies, keyring, bus), upkeep)
         await service.start()
-        running = (consumer.run(), jobs.run(), bus.until_closed())
+        running = (
+            consumer.run(),
+            jobs.run(),
+            follow_schedules(leases, schedules),
+            keep_backups(leases, upkeep),
+            bus.until_closed(),
+        )
         background = [asyncio.create_task(one) for one in running]
         await process.until_stopped_or_failed(stopping, background)
         await service.stop()

@@ -32,6 +32,10 @@ class BackupBlobs:
         """Write a file that is not there yet. Raises AlreadyExists."""
         await self._blobs.put(f"{self._root}/{name}", content, create_only=True)
 
+    async def delete(self, name: str) -> None:
+        """Remove one file; one that is gone stays gone."""
+        await self._blobs.delete(f"{self._root}/{name}")
+
     async def remove(self) -> None:
         """Remove everything, the manifest before all: what is left at a death in between is no backup."""
         await self._blobs.delete(f"{self._root}/{names.MANIFEST}")

@@ -55,6 +55,16 @@ class BackupJobs:
         """The files of a backup."""
         return BackupBlobs(self._blobs, backup_id)
 
+    def unreadable(self, job: Job) -> str:
+        """Why a completed backup can no longer be read, by its keys; empty while one of them is held, or none is known."""
+        held = {key.id: key for key in self._keyring.keys}
+        wraps = [one for one in job.keys.split(",") if one]
+        if not wraps or any(one in held and held[one].state != "removed" for one in wraps):
+            return ""
+        gone = held.get(wraps[0])
+        how = f"was removed at {gone.removed_at}" if gone else "is not held"
+        return f"The key {wraps[0]}, which it was sealed with, {how}."
+
     async def open(self, backup_id: str) -> BackupReader:
         """The reader of a backup. Raises BackupFault."""
         return await BackupReader.open(self.blobs(backup_id), self._keyring, backup_id)
@@ -119,6 +129,7 @@ class BackupJobs:
                 completed_at=completed,
                 expires_at=keeps_until(job, completed),
                 size=size,
+                keys=manifest.key_id,
                 **_figures(run),
             )
             await self._ended(job, "completed", run)

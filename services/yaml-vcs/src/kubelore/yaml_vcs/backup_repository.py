@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +16,7 @@ from kubelore.common.contracts.backups import (
     Verification,
 )
 from kubelore.common.errors import Conflict, NotFound
-from kubelore.common.store import Database, gt, lt, lte, one_of
+from kubelore.common.store import Database, gt, lt, lte, ne, one_of
 
 MAX_PAGE = 500
 WORKING: tuple[Status, ...] = ("pending", "running")
@@ -50,6 +52,8 @@ class Job(msgspec.Struct, kw_only=True):
     cleaned: bool = True
     """False while files may lie about that are no backup: they are to be removed."""
     deleted: bool = False
+    keys: str = ""
+    """The ids of the keys that wrap its data key, joined by commas; empty until somebody has looked."""
     verification: Verification | None = None
     verifier: str = ""
     verifier_beat: datetime | None = None
@@ -155,6 +159,24 @@ class BackupRepository:
         """Completed ones that need not be kept any longer."""
         where = {"deleted": False, "status": "completed", "expires_at": lte(at)}
         return [_job(found) for found in await self._jobs.find(where, limit=MAX_PAGE)]
+
+    async def wrapped_by_others(self, key_id: str) -> list[Job]:
+        """Completed ones whose data key is not wrapped by this key alone, or nobody knows."""
+        where = {"deleted": False, "status": "completed", "keys": ne(key_id)}
+        return [_job(found) for found in await self._jobs.find(where, limit=MAX_PAGE)]
+
+    async def note_keys(self, job: Job, key_ids: Iterable[str]) -> None:
+        """Say which keys wrap the data key of one."""
+        with suppress(NotFound):
+            await self._jobs.update(job.id, {"keys": ",".join(sorted(key_ids))})
+
+    async def keys_of_all(self) -> list[tuple[str, list[str]]]:
+        """The ids of completed ones, newest first, each with the keys that wrap its data key."""
+        where = {"deleted": False, "status": "completed"}
+        return [
+            (found["_id"], [one for one in found.get("keys", "").split(",") if one])
+            async for found in self._jobs.scan(where, sort=[("_id", -1)], fields=("keys",))
+        ]
 
     async def verifying(self, job: Job, replica: str, told: Verification) -> Job:
         """Take up, or go on with, a verification. Raises Conflict while another replica is at it."""

@@ -54,11 +54,14 @@ class Backups:
         """Begin a backup for the caller of this request. Raises as `begin` does."""
         return await self.begin(asked, current_caller(), Mandate.of_request())
 
-    async def begin(self, asked: CreateBackup, caller: Caller, mandate: Mandate) -> Backup:
+    async def begin(
+        self, asked: CreateBackup, caller: Caller, mandate: Mandate, backup_id: str = ""
+    ) -> Backup:
         """Begin a backup on this replica; it goes on under the mandate.
 
         Raises NotFound, Forbidden without the right `backup` or without reading
-        all of the scope, BadRequest, TooManyRequests.
+        all of the scope, BadRequest, TooManyRequests; and, under a given id of
+        `names.fresh_id`, AlreadyExists when it has begun before.
         """
         _check(asked)
         check_backup_right(caller, asked.clusters, asked.namespaces)
@@ -67,14 +70,14 @@ class Backups:
                 f"{MAX_WAITING} backups are being made or waiting", remedy="Try again when some have ended."
             )
         types = await self._canonical(asked.clusters, asked.types)
-        job = _job_of(asked, caller, types, self._bus.replica)
+        job = _job_of(asked, caller, types, self._bus.replica, backup_id)
         await self._repository.add(job)
         self._jobs.start(job, mandate)
         return shown(job)
 
     async def get(self, ref: BackupRef) -> Backup:
         """One backup. Raises NotFound for one whose scope the caller may not read, too."""
-        return shown(await self.visible(ref.id))
+        return self._shown(await self.visible(ref.id))
 
     async def list(self, asked: ListBackups) -> BackupPage:
         """A page of those the caller may know of, newest first."""
@@ -91,7 +94,7 @@ class Backups:
                     continue
                 if len(found) == asked.limit:
                     return BackupPage(found, found[-1].id)
-                found.append(shown(job))
+                found.append(self._shown(job))
             if len(page) < MAX_PAGE:
                 return BackupPage(found)
             before = page[-1].id
@@ -121,7 +124,7 @@ class Backups:
     async def verify(self, ref: BackupRef) -> Backup:
         """Begin to read all of it. Raises NotFound, Forbidden, Conflict when it is not there whole, or being verified."""
         job = _completed(await self._may(ref.id))
-        return shown(await self._jobs.start_verification(job))
+        return self._shown(await self._jobs.start_verification(job))
 
     async def files(self, ref: BackupRef) -> BackupFiles:
         """The files of a completed backup. Raises NotFound, Forbidden, Conflict."""
@@ -151,6 +154,9 @@ class Backups:
             raise no_such_backup(backup_id)
         return job
 
+    def _shown(self, job: Job) -> Backup:
+        return shown(job, self._jobs.unreadable(job))
+
     async def _may(self, backup_id: str) -> Job:
         job = await self.visible(backup_id)
         check_backup_right(current_caller(), job.clusters, job.namespaces)
@@ -179,7 +185,7 @@ class Backups:
         return sorted(found)
 
 
-def shown(job: Job) -> Backup:
+def shown(job: Job, unreadable: str = "") -> Backup:
     """What is told of a backup."""
     return Backup(
         id=job.id,
@@ -203,6 +209,8 @@ def shown(job: Job) -> Backup:
         missing=job.missing,
         error=job.error,
         verification=job.verification,
+        key_ids=[one for one in job.keys.split(",") if one],
+        unreadable=unreadable,
     )
 
 
@@ -235,10 +243,10 @@ def _check(asked: CreateBackup) -> None:
         raise BadRequest(f"retention_days lies between 0 (for ever) and {MAX_RETENTION_DAYS}")
 
 
-def _job_of(asked: CreateBackup, caller: Caller, types: list[str], replica: str) -> Job:
+def _job_of(asked: CreateBackup, caller: Caller, types: list[str], replica: str, backup_id: str) -> Job:
     moment, clusters = now(), sorted(set(asked.clusters))
     return Job(
-        id=names.fresh_id(moment.timestamp()),
+        id=backup_id or names.fresh_id(moment.timestamp()),
         name=asked.name,
         clusters=clusters,
         namespaces=sorted(set(asked.namespaces)),

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import backups, branches, keeping, restores, rollbacks, timelines, versions
+from kubelore.common.contracts import (
+    backup_keys,
+    backup_policies,
+    backups,
+    branches,
+    keeping,
+    restores,
+    rollbacks,
+    timelines,
+    versions,
+)
+from kubelore.yaml_vcs.backup_policies import BackupPolicies
+from kubelore.yaml_vcs.backup_upkeep import BackupUpkeep
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
@@ -86,3 +98,16 @@ def serve_rollbacks(service: Service, going_back: Rollbacks, snapshots: Snapshot
     service.serve(rollbacks.ROLL_BACK, going_back.roll_back)
     service.serve(rollbacks.SNAPSHOT_DIFF, snapshots.diff, max_concurrent=8)
     service.serve(rollbacks.SNAPSHOT_ROLL_BACK, snapshots.roll_back, max_concurrent=2)
+
+
+def serve_backup_policies(service: Service, policies: BackupPolicies, upkeep: BackupUpkeep) -> None:
+    """The endpoints about backup policies, and about keys."""
+    service.serve(backup_keys.KEYS, upkeep.keys, max_concurrent=2)
+    service.serve(backup_policies.CREATE_POLICY, policies.create)
+    service.serve(backup_policies.LIST_POLICIES, policies.list)
+    service.serve(backup_policies.GET_POLICY, policies.get)
+    service.serve(backup_policies.UPDATE_POLICY, policies.update)
+    service.serve(backup_policies.PAUSE_POLICY, policies.pause)
+    service.serve(backup_policies.DELETE_POLICY, policies.delete)
+    service.serve(backup_policies.RUN_POLICY, policies.run)
+    service.serve(backup_policies.POLICY_RUNS, policies.runs)

@@ -33,6 +33,11 @@ def key_name(key_id: str) -> str:
     return f"key-{key_id}"
 
 
+def key_id(name: str) -> str:
+    """The id of the key that a file of `key_name` is wrapped with."""
+    return name.removeprefix("key-")
+
+
 def chunk_name(number: int) -> str:
     """The file of a chunk."""
     return f"chunks/{number:08d}"

@@ -19,6 +19,10 @@ Severity = Literal["info", "warning", "critical"]
 CREDENTIALS_EXPIRE = "io.kubelore.credentials.expire"
 """The type of alerts about credentials that expire; `data` is an `ExpiryData`."""
 
+BACKUP_FAILED = "io.kubelore.backup.failed"
+BACKUP_LATE = "io.kubelore.backup.late"
+"""The types of alerts about backup policies, one for each cluster of the policy; `data` is a `BackupAlertData`."""
+
 
 class CloudEvent(msgspec.Struct, kw_only=True, omit_defaults=False):
     """One event by the CloudEvents specification 1.0; `time` is RFC 3339 in UTC.
@@ -48,6 +52,19 @@ class ExpiryData(msgspec.Struct, kw_only=True):
     threshold_days: int
     """Which of the warnings it is: 30, 7 or 1 days before, 0 at the end."""
     generation: int
+    message: str
+    remedy: str
+
+
+class BackupAlertData(msgspec.Struct, kw_only=True):
+    """A backup by a policy failed, or none was completed in time; times are ISO 8601 in UTC."""
+
+    policy: str
+    cluster: str
+    slot: str
+    """The scheduled time; empty for a run by hand."""
+    backup_id: str = ""
+    last_success: str = ""
     message: str
     remedy: str
 

@@ -107,6 +107,10 @@ class Backup(msgspec.Struct, kw_only=True):
     missing: list[Missing] = []
     error: str = ""
     verification: Verification | None = None
+    key_ids: list[str] = []
+    """The keys of the keyring any of which opens it."""
+    unreadable: str = ""
+    """Why it cannot be read any more: its keys are gone."""
 
 
 class BackupRef(msgspec.Struct):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kubelore.common.contracts import (
+    backup_keys,
+    backup_policies,
     backups,
     branches,
     clusters,
@@ -22,17 +24,19 @@ from kubelore.common.contracts import (
 from kubelore.common.contracts.endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
+    *backup_keys.ENDPOINTS,
+    *backup_policies.ENDPOINTS,
     *backups.ENDPOINTS,
     *branches.ENDPOINTS,
     *clusters.ENDPOINTS,
+    *exports.ENDPOINTS,
     *keeping.ENDPOINTS,
+    *live.ENDPOINTS,
     *resources.ENDPOINTS,
+    *restores.ENDPOINTS,
+    *rollbacks.ENDPOINTS,
     *timelines.ENDPOINTS,
     *versions.ENDPOINTS,
     *vouching.ENDPOINTS,
     *writes.ENDPOINTS,
-    *exports.ENDPOINTS,
-    *restores.ENDPOINTS,
-    *live.ENDPOINTS,
-    *rollbacks.ENDPOINTS,
 )

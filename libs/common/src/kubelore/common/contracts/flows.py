@@ -92,6 +92,7 @@ EMISSIONS = (
     Emission("gateway", "kubelore.v1.events.audit.>"),
     Emission("yaml-vcs", "kubelore.v1.events.restore.*.*"),
     Emission("yaml-vcs", "kubelore.v1.events.backup.*.*"),
+    Emission("yaml-vcs", "kubelore.v1.events.alert.*.*.yaml-vcs"),
 )
 
 FOLLOWINGS = (
@@ -104,6 +105,7 @@ FOLLOWINGS = (
 LEASINGS = (
     Leasing("cluster-registry", "registry.*"),
     Leasing("gateway", "gateway.*"),
+    Leasing("yaml-vcs", "backups.*"),
     Leasing("resource-ops", "observer.*"),
     Leasing("resource-ops", "replica.resource-ops.*"),
     Leasing("yaml-vcs", "restore.*"),

@@ -52,7 +52,7 @@ class Keyring:
         self._derive()
 
     def __repr__(self) -> str:
-        return f"Keyring({self.purpose!r}, active={self.active_key_id}, keys={len(self._content.keys)})"
+        return f"Keyring({self.purpose!r}, active={self._content.active.id}, keys={len(self._content.keys)})"
 
     @classmethod
     def create(cls, path: Path, purpose: str) -> Keyring:
@@ -119,12 +119,14 @@ class Keyring:
 
     @property
     def active_key_id(self) -> str:
-        """The id of the key that seals."""
+        """The id of the key that seals, as the file has it now. Raises KeyringError."""
+        self._reload_if_replaced()
         return self._content.active.id
 
     @property
     def keys(self) -> tuple[KeyInfo, ...]:
-        """Every key, oldest first, without its secret."""
+        """Every key, oldest first, without its secret, as the file has them now. Raises KeyringError."""
+        self._reload_if_replaced()
         return tuple(
             KeyInfo(key.id, key.state, key.created_at, key.retired_at, key.removed_at)
             for key in self._content.keys
