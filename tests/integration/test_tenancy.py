@@ -78,6 +78,8 @@ class Tenancy:
     """A `continue` of the administrator's."""
     operation: str = ""
     """What the administrator did to a hidden object."""
+    restore: str = ""
+    """A restore from it, in a dry run."""
     backup: str = ""
     """A backup of the hidden namespace."""
 
@@ -219,6 +221,7 @@ async def _act(made: Tenancy) -> None:
     )
     assert kept.status_code == 202, kept.text
     made.backup = kept.json()["id"]
+    await _restore(made)
 
     policy = {"name": made.new("policy"), "schedule": "0 3 * * *", "clusters": [made.theirs], "paused": True}
     answer = await made.admin.post("/api/k8s/yaml/backup/policies", json=policy)
@@ -231,6 +234,23 @@ async def _act(made: Tenancy) -> None:
         )
 
     await wait_for(recorded, "the histories to have what was planted", 30)
+
+
+async def _restore(made: Tenancy) -> None:
+    """Restore, in a dry run, from the backup, which has been made and says everything that may not be known."""
+
+    async def ended(path: str, states: tuple[str, ...]) -> bool:
+        found = (await made.admin.get(path)).json()
+        return found.get("status", found.get("state")) in states
+
+    backup = f"/api/k8s/yaml/backup/{made.backup}"
+    await wait_for(lambda: ended(backup, ("completed",)), "the backup to be made", 30)
+    body = {"backup_id": made.backup, "dry_run": True, "reason": made.new("why-restored")}
+    begun = await made.admin.post("/api/k8s/yaml/backup/restore", json=body)
+    assert begun.status_code == 202, begun.text
+    made.restore = begun.json()["id"]
+    restore = f"/api/k8s/yaml/restore/{made.restore}"
+    await wait_for(lambda: ended(restore, ("completed",)), "the restore to end", 60)
 
 
 def _name(made: Tenancy, cluster: str) -> str:
@@ -248,6 +268,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         ids = [tenancy.other["id"]]
     elif "operations" in path:
         ids = [tenancy.operation]
+    elif "yaml/restore" in path:
+        ids = [tenancy.restore]
     elif "backup" in path:
         ids = [tenancy.backup]
     return {
@@ -284,6 +306,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "action": ["clusters.add", "clusters.*"],
         "resource": [tenancy.theirs, name, f"mine:configmaps:{tenancy.hidden}*"],
         "outcome": ["ok"],
+        "result": ["created", "skipped"],
         "name": [name, OPEN],
         "ignore": ["data"],
         "status": ["different", "missing", "unknown", "connected"],
@@ -477,6 +500,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
+    ("POST", "/api/k8s/yaml/backup/restore"): lambda tenancy: [
+        {"backup_id": backup, "cluster": cluster, "source": "mine", "dry_run": dry_run}
+        for backup in (tenancy.backup, "20260101-000000-aaaaaaaaaaaa")
+        for cluster in ("mine", "also", tenancy.theirs)
+        for dry_run in (False, True)
+    ],
     ("POST", "/api/k8s/yaml/backup/create"): lambda tenancy: [
         {"clusters": clusters, "namespaces": namespaces}
         for clusters in ([], ["mine"], [tenancy.theirs])

@@ -25,6 +25,7 @@ from kubelore.cli import (
     keeping,
     keyring,
     overview,
+    restore,
     rollback,
     up,
     watch,
@@ -100,6 +101,8 @@ app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)
 app.add_typer(backup.app, name="backup")
 backup.app.add_typer(backup_policy.app, name="policy")
+backup.app.command("restore")(restore.restore)
+app.add_typer(restore.app, name="restore")
 # What is done to it.
 app.command("apply")(changing.apply)
 app.command("rollback")(rollback.rollback)

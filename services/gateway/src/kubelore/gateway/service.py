@@ -36,6 +36,7 @@ from kubelore.gateway.problems import Boundary, install
 from kubelore.gateway.query_names import KnownQuery
 from kubelore.gateway.rates import Buckets
 from kubelore.gateway.repository import AuditRepository
+from kubelore.gateway.restores import restore_routes
 from kubelore.gateway.rollbacks import rollback_routes, snapshot_routes, yaml_routes
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
@@ -102,6 +103,7 @@ def build_app(
     app.include_router(backup_policy_routes(bus, roster))
     app.include_router(backup_key_routes(bus))
     app.include_router(version_routes(bus, continuation))
+    app.include_router(restore_routes(bus, continuation))
     app.include_router(keeping_routes(bus, keyring))
     app.include_router(backup_routes(bus, roster, continuation))
     metrics = Metrics()

@@ -24,6 +24,9 @@ from kubelore.yaml_vcs.policy_runs import PolicyRuns, follow_schedules
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
+from kubelore.yaml_vcs.restore_repository import RestoreRepository
+from kubelore.yaml_vcs.restore_run import Keys
+from kubelore.yaml_vcs.restores import RestoreRunner, Restores, telling
 from kubelore.yaml_vcs.rollbacks import Rollbacks
 from kubelore.yaml_vcs.scheduled_backups import ScheduledBackups
 from kubelore.yaml_vcs.secrets import Revealing, SecretValues
@@ -33,6 +36,7 @@ from kubelore.yaml_vcs.service import (
     serve_backups,
     serve_drafts,
     serve_keeping,
+    serve_restores,
     serve_rollbacks,
     serve_tags,
     serve_timelines,
@@ -85,10 +89,16 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         schedules = PolicyRuns(policies, ScheduledBackups(backups, kept), keyring, bus)
         serve_backups(service, backups)
         serve_backup_policies(service, BackupPolicies(policies, keyring, bus), upkeep)
+        restores = RestoreRepository(database)
+        await restores.prepare()
+        keys = Keys(versions=keyring, clusters=Recipient.load(settings.keyring_dir / "clusters.pub"))
+        runner = RestoreRunner(restores, backups.open, keys, bus, telling(bus))
+        serve_restores(service, Restores(restores, backups.open, keys, runner))
         await service.start()
         running = (
             consumer.run(),
             jobs.run(),
+            runner.run(),
             follow_schedules(leases, schedules),
             keep_backups(leases, upkeep),
             bus.until_closed(),
