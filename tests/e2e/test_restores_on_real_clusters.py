@@ -257,11 +257,11 @@ async def held(kubelore, backup: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf by its path."""
+    """Every leaf by its path; an empty map is as good as none."""
     members = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     )
-    if not members:
+    if members is None:
         return {path: value}
     found: dict[str, Any] = {}
     for name, member in members:
@@ -448,7 +448,8 @@ async def test_kill_nine_of_either_service_leaves_nothing_out_and_does_nothing_t
     )
     told = [one["number"] for one in await items(own_kubelore, id_)]
     assert sorted(told) == list(range(count + 2))
-    found = json.loads(await kubectl("get", "configmaps", "-n", copy, "-o", "json"))["items"]
+    listed = await kubectl("get", "configmaps", "-n", copy, "-o", "json", "--show-managed-fields")
+    found = json.loads(listed)["items"]
     there = {one["metadata"]["name"]: one["data"] for one in found if one["metadata"]["name"].startswith("c")}
     assert there == {one["metadata"]["name"]: one["data"] for one in maps}
     # Written once: nothing has touched any of them since.

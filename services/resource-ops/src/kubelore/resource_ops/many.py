@@ -261,11 +261,20 @@ async def _write_over(reached: Reached, job: _Job, dry_run: bool) -> tuple[ManyO
     check_there(write, job.id, live and {"uid": live.uid, "resourceVersion": live.resource_version})
     rv = write.rv or (live.resource_version if live else "")
     body = job.replacement.body(uid=write.uid, rv=rv)
-    raw = await reached.client.replace(
-        job.replacement.type, job.namespace, job.id.name, body, dry_run=dry_run
-    )
+    place = job.replacement.type, job.namespace, job.id.name
+    stored = _content(await reached.client.get(*place)) if dry_run else {}
+    raw = await reached.client.replace(*place, body, dry_run=dry_run)
     after = decode_meta(raw)
-    return "unchanged" if after.resource_version == rv else "changed", after
+    # What only tries leaves the resourceVersion as it was, whatever it would change.
+    same = _content(raw) == stored if dry_run else after.resource_version == rv
+    return "unchanged" if same else "changed", after
+
+
+def _content(raw: bytes) -> dict[str, Any]:
+    """An object without who owns its fields, which a write that changes nothing may change."""
+    found = msgspec.json.decode(raw, type=dict[str, Any])
+    found.get("metadata", {}).pop("managedFields", None)
+    return found
 
 
 async def _metadata(reached: Reached, job: _Job) -> ObjectMeta | None:
