@@ -63,6 +63,7 @@ def test_only_kubeconfigs_and_objects_that_are_refused_are_unprocessable(documen
         "PATCH /api/k8s/unified/resources/{id}",
         "DELETE /api/k8s/unified/resources/{id}",
         "POST /api/k8s/yaml/apply",
+        "POST /api/k8s/yaml/backup/restore",
         "POST /api/k8s/yaml/snapshot/rollback",
         "POST /api/k8s/yaml/versions/{id}/rollback",
     }
