@@ -234,6 +234,14 @@ async def _act(made: Tenancy) -> None:
         )
 
     await wait_for(recorded, "the histories to have what was planted", 30)
+    tagged = await made.admin.post(
+        f"/api/k8s/yaml/versions/{target}/tags", json={"name": "gold", "version": 1, "note": made.new("note")}
+    )
+    assert tagged.status_code == 201, tagged.text
+    drafted = await made.admin.post(
+        f"/api/k8s/yaml/versions/{target}/branches", json={"name": "idea", "note": made.new("draft-note")}
+    )
+    assert drafted.status_code == 201, drafted.text
 
 
 async def _restore(made: Tenancy) -> None:
@@ -272,6 +280,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         ids = [tenancy.restore]
     elif "backup" in path:
         ids = [tenancy.backup]
+    if path.endswith(("/tags", "/branches", "/drift")):
+        name = "gold"
     return {
         "id": ids,
         "cluster": [tenancy.theirs, "mine"],
@@ -310,7 +320,9 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "name": [name, OPEN],
         "ignore": ["data"],
         "status": ["different", "missing", "unknown", "connected"],
-        "tag": [tenancy.one("tag")],
+        "tag": ["gold"] if "yaml" in path else [tenancy.one("tag")],
+        "branch": ["idea"] if "branches/" in path else ["main", "idea"],
+        "against": ["main"],
         "group": [tenancy.one("group")],
         "provider": ["other"],
         "dry_run": ["true"],
@@ -485,6 +497,13 @@ def _rewound(tenancy: Tenancy) -> list[dict[str, Any]]:
     ]
 
 
+def _snapshots(tenancy: Tenancy) -> list[dict[str, Any]]:
+    return [
+        {"cluster": cluster, "namespace": namespace, "name": "mine"}
+        for cluster, namespace in (("mine", VISIBLE), (tenancy.theirs, tenancy.hidden))
+    ]
+
+
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/k8s/clusters/add"): {"name": "another", "kubeconfig": KUBECONFIG},
     ("POST", "/api/k8s/clusters/inspect"): {"kubeconfig": KUBECONFIG},
@@ -518,6 +537,13 @@ BODIES: dict[tuple[str, str], Any] = {
     ],
     ("POST", "/api/k8s/yaml/snapshot/rollback"): _rewound,
     ("POST", "/api/k8s/yaml/apply"): _submitted,
+    ("POST", "/api/k8s/yaml/versions/{id}"): {"content": "kind: ConfigMap", "branch": "idea"},
+    ("POST", "/api/k8s/yaml/versions/{id}/tags"): {"name": "mine"},
+    ("POST", "/api/k8s/yaml/versions/{id}/branches"): {"name": "mine"},
+    ("POST", "/api/k8s/yaml/versions/{id}/branches/{branch}/update"): {},
+    ("POST", "/api/k8s/yaml/versions/{id}/validate"): {"content": "kind: ConfigMap"},
+    ("POST", "/api/k8s/yaml/versions/{id}/merge"): {"branch": "idea", "dry_run": True},
+    ("POST", "/api/k8s/yaml/snapshot/tags"): _snapshots,
     ("PATCH", "/api/k8s/unified/resources/{id}"): Body(
         b'{"metadata": {"labels": {"a": "b"}}}', "application/merge-patch+json"
     ),

@@ -130,6 +130,7 @@ STORED = {
     *CLUSTER_EVENTS,
     "kubelore.v1.events.alert.prod.critical.scanner",
     "kubelore.v1.events.alert.prod.critical.yaml-vcs",
+    "kubelore.v1.events.alert.prod.warning.yaml-vcs",
     "kubelore.v1.events.audit.prod.denied",
     "kubelore.v1.events.restore.prod.running",
     "kubelore.v1.events.backup.b1.completed",
@@ -282,6 +283,7 @@ NEEDED = {
     "yaml-vcs": {
         "kubelore.v1.events.alert.prod.critical.yaml-vcs",
         "$KV.LEASES.backups.schedules",
+        "kubelore.v1.events.alert.prod.warning.yaml-vcs",
         *reading("KV_LEASES", "$KV.LEASES.observer.>"),
         *fixed_names("KV_LEASES"),
         "kubelore.v1.events.backup.b1.completed",

@@ -14,11 +14,13 @@ from kubelore.cli import (
     audit,
     backup,
     backup_policy,
+    branch,
     changing,
     clusters,
     compare,
     completion,
     describe,
+    editing,
     export,
     get,
     history,
@@ -96,6 +98,10 @@ snapshots.command("rollback")(rollback.snapshot_rollback)
 app.add_typer(snapshots, name="snapshot")
 app.command("export")(export.export)
 app.add_typer(keeping.app, name="versions")
+app.command("tag")(branch.tag)
+app.command("tag-namespace")(branch.tag_namespace)
+app.command("drift")(branch.drift)
+app.add_typer(branch.PLAIN, name="branch")
 app.command("compare")(compare.compare)
 app.command("summary")(overview.summary)
 app.command("api-resources")(overview.api_resources)
@@ -112,6 +118,8 @@ app.command("restart")(changing.restart)
 app.command("label")(changing.label)
 app.command("annotate")(changing.annotate)
 app.command("patch")(changing.patch)
+app.command("edit")(editing.edit)
+app.command("merge")(branch.merge)
 rollout = typer.Typer(no_args_is_help=True, help="As kubectl's rollout: restart.", rich_markup_mode=None)
 rollout.command("restart")(changing.restart)
 rollout.callback()(lambda: None)

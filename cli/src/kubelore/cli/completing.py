@@ -52,6 +52,26 @@ def complete_words(ctx: typer.Context, incomplete: str) -> list[str]:
     return complete_types(ctx, incomplete)
 
 
+def complete_tags(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tags of the object that is named before, where its id is written whole."""
+    return _of_object(ctx, "tags", incomplete)
+
+
+def complete_branches(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The drafts of the object that is named before, where its id is written whole."""
+    return _of_object(ctx, "branches", incomplete)
+
+
+def _of_object(ctx: typer.Context, what: str, begun: str) -> list[str]:
+    from urllib.parse import quote
+
+    object_ = str(ctx.params.get("object_") or "")
+    if object_.count(":") < 3:
+        return []
+    found = _ask(ctx, f"/api/k8s/yaml/versions/{quote(object_, safe='')}/{what}")
+    return _fitting([one["name"] for one in found.get("items", [])], begun, "")
+
+
 def _names(ctx: typer.Context, kind: str, begun: str) -> list[str]:
     every = ctx.params.get("all_namespaces")
     page = _ask(

@@ -159,7 +159,7 @@ def snapshot(
 
 
 def object_path(api: Api, object_: str, cluster: str, namespace: str) -> str:
-    """Where the history of an object written in either way lies."""
+    """Where the API has the history of an object written in either way. Raises BadParameter."""
     return f"/api/k8s/yaml/versions/{quote(_id(api, object_, cluster, namespace), safe='')}"
 
 

@@ -133,7 +133,9 @@ def remove(
     folder = _folder(context)
     keyring = next((found for found in _keyrings(folder) if found.purpose == purpose), None)
     if keyring is None:
-        raise NotFound(f"no keyring for {purpose!r} in {folder}", remedy="`kubelore keyring list` shows them.")
+        raise NotFound(
+            f"no keyring for {purpose!r} in {folder}", remedy="`kubelore keyring list` shows them."
+        )
     if not yes:
         _check_unneeded(context, purpose, key_id)
     keyring.remove(key_id)

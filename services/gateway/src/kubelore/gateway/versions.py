@@ -33,6 +33,8 @@ To = Annotated[
     Query(description="A version, or `live` for the object as the cluster has it now."),
 ]
 At = Annotated[Moment | None, Query(description="RFC 3339; without an offset in UTC.")]
+BRANCH_NAME = r"^[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
+Branch = Annotated[str, Query(pattern=BRANCH_NAME, description="main, or a draft of the object.")]
 Continue = Annotated[str, Query(alias="continue", max_length=4000)]
 
 
@@ -152,10 +154,14 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         since: At = None,
         until: At = None,
         actor: Annotated[str, Query(max_length=253)] = "",
+        tag: Annotated[str, Query(max_length=63, description="Only the version that has this tag.")] = "",
+        branch: Branch = versions.MAIN,
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
         continue_: Continue = "",
     ) -> Response:
-        asked = ListVersions(id=id, since=since or 0.0, until=until, actor=actor, limit=limit)
+        asked = ListVersions(
+            id=id, since=since or 0.0, until=until, actor=actor, tag=tag, branch=branch, limit=limit
+        )
         binding = _binding(caller, asked)
         if continue_:
             asked.before = _number(continuation.open(continue_, binding))
@@ -173,10 +179,18 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         id: ResourceId,
         from_: Annotated[int | None, Query(alias="from", ge=0, le=0xFFFFFFFF)] = None,
         to: To = None,
+        branch: Branch = versions.MAIN,
+        against: Annotated[
+            str, Query(max_length=63, description="The branch of the older side; the same when not given.")
+        ] = "",
     ) -> Response:
         if to == "live":
+            if branch != versions.MAIN or against:
+                raise BadRequest(
+                    "a draft is compared with what is live by its merge", remedy="Merge it with `dry_run`."
+                )
             return _json(await bus.request(rollbacks.DIFF_LIVE, DiffLive(id=id, from_version=from_)))
-        asked = DiffVersions(id=id, from_version=from_, to_version=to)
+        asked = DiffVersions(id=id, from_version=from_, to_version=to, branch=branch, against=against)
         return _json(await bus.request(versions.DIFF, asked))
 
     @router.get(
@@ -186,9 +200,12 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         responses=documented(404),
     )
     async def blame(
-        id: ResourceId, version: Annotated[int | None, Query(ge=1, le=0xFFFFFFFF)] = None
+        id: ResourceId,
+        version: Annotated[int | None, Query(ge=1, le=0xFFFFFFFF)] = None,
+        branch: Branch = versions.MAIN,
     ) -> Response:
-        return _json(await bus.request(versions.BLAME, GetVersion(id=id, version=version)))
+        asked = GetVersion(id=id, version=version, branch=branch)
+        return _json(await bus.request(versions.BLAME, asked))
 
     @router.get(
         "/versions/{id}/verify",
@@ -196,8 +213,8 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         summary="Check that no version was changed, dropped or put in",
         responses=documented(404),
     )
-    async def verify(id: ResourceId) -> Response:
-        return _json(await bus.request(versions.VERIFY, VerifyHistory(id=id)))
+    async def verify(id: ResourceId, branch: Branch = versions.MAIN) -> Response:
+        return _json(await bus.request(versions.VERIFY, VerifyHistory(id=id, branch=branch)))
 
     @router.get(
         "/versions/{id}/{version}",
@@ -205,8 +222,10 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         summary="One version with its object, as JSON or YAML",
         responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}, **documented(404)},
     )
-    async def get_version(request: Request, id: ResourceId, version: Number) -> Response:
-        found = await bus.request(versions.GET, GetVersion(id=id, version=version))
+    async def get_version(
+        request: Request, id: ResourceId, version: Number, branch: Branch = versions.MAIN
+    ) -> Response:
+        found = await bus.request(versions.GET, GetVersion(id=id, version=version, branch=branch))
         if "yaml" in request.headers.get("accept", ""):
             return Response(found.yaml_content, media_type="application/yaml")
         return _json(found)

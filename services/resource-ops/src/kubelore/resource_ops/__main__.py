@@ -30,8 +30,9 @@ from kubelore.resource_ops.outbox import Outbox
 from kubelore.resource_ops.reach import Reach
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.repository import OperationRepository
-from kubelore.resource_ops.service import endpoints, serve_live
+from kubelore.resource_ops.service import endpoints, serve_live, serve_validating
 from kubelore.resource_ops.settings import ResourceOpsSettings
+from kubelore.resource_ops.validating import Validating
 from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
 
@@ -103,12 +104,14 @@ class Parts:
     many: ManyWriter
     exports: Exports
     live: Live
+    validating: Validating
 
     def service(self, bus: Bus) -> Service:
         """What the replica answers, not started yet."""
         answers, whole = Answers(self.fleet), WholeClusters(self.fleet)
         service = endpoints(bus, answers, whole, self.writer, self.many, self.exports)
         serve_live(service, self.live)
+        serve_validating(service, self.validating)
         return service
 
     def background(self) -> list[asyncio.Task[None]]:
@@ -131,6 +134,7 @@ def assemble(settings: ResourceOpsSettings, bus: Bus, database: Database, pace: 
         many=ManyWriter(reach, repository, keyring, replica=replica, hurry=hurry),
         exports=Exports(reach, keyring, load_versions(settings)),
         live=Live(reach, keyring),
+        validating=Validating(reach),
     )
 
 

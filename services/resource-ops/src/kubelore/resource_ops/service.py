@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import exports, live, resources, writes
+from kubelore.common.contracts import exports, live, resources, validation, writes
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.exports import Exports
 from kubelore.resource_ops.live import Live
 from kubelore.resource_ops.many import ManyWriter
+from kubelore.resource_ops.validating import Validating
 from kubelore.resource_ops.whole_clusters import WholeClusters
 from kubelore.resource_ops.writer import Writer
 
@@ -43,3 +44,8 @@ def endpoints(
 def serve_live(service: Service, reading: Live) -> None:
     """What the API servers have at this moment."""
     service.serve(live.LIVE, reading.read, max_concurrent=16)
+
+
+def serve_validating(service: Service, validating: Validating) -> None:
+    """Whether a cluster would take an object."""
+    service.serve(validation.VALIDATE, validating.validate, max_concurrent=8)

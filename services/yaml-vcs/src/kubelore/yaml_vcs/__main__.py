@@ -17,6 +17,8 @@ from kubelore.yaml_vcs.backup_repository import BackupRepository
 from kubelore.yaml_vcs.backup_upkeep import BackupUpkeep, keep_backups
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
+from kubelore.yaml_vcs.draft_merging import DraftMerging
+from kubelore.yaml_vcs.drift import DriftAlerts, Drifting
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.policy_repository import PolicyRepository
@@ -60,9 +62,10 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
 
         repository = VersionRepository(database)
         await repository.prepare()
-        recorder = Recorder(repository, Normaliser(), keyring.signer(), read_blob)
-        consumer = ChangeConsumer(bus, SERVICE, recorder.take, placeholder=recorder.placeholder)
         histories = Histories(repository, keyring.signer().verifier)
+        alerts = DriftAlerts(bus, repository, histories)
+        recorder = Recorder(repository, Normaliser(), keyring.signer(), read_blob, heard=alerts.hear)
+        consumer = ChangeConsumer(bus, SERVICE, recorder.take, placeholder=recorder.placeholder)
         service = endpoints(bus, histories)
         gateway = Recipient.load(settings.keyring_dir / "gateway.pub")
         serve_keeping(
@@ -77,9 +80,11 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             Rollbacks(repository, histories, writing),
             Snapshots(bus, repository, histories, writing),
         )
-        serve_tags(service, Tagging(repository, histories, keyring.signer()))
+        tagging = Tagging(repository, histories, keyring.signer())
+        serve_tags(service, tagging, Drifting(repository, histories))
         serve_timelines(service, Timelines(repository, histories))
-        serve_drafts(service, Drafts(repository, histories, Normaliser(), keyring.signer()))
+        drafts = Drafts(repository, histories, Normaliser(), keyring.signer())
+        serve_drafts(service, drafts, DraftMerging(bus, repository, histories, drafts, Normaliser()))
         leases, kept = Leases(bus), BackupRepository(database)
         await kept.prepare()
         jobs = BackupJobs(kept, blobs, keyring, bus, leases)
@@ -99,6 +104,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             consumer.run(),
             jobs.run(),
             runner.run(),
+            alerts.run(),
             follow_schedules(leases, schedules),
             keep_backups(leases, upkeep),
             bus.until_closed(),

@@ -92,7 +92,10 @@ class Heads:
 
 
 class Recorder:
-    """Takes batches of records; `read_blob` opens what was too large for the stream."""
+    """Takes batches of records; `read_blob` opens what was too large for the stream.
+
+    `heard` is told the keys of the objects that have new versions.
+    """
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Recorder:
         signer: Signer,
         read_blob: Callable[[str], Awaitable[bytes]],
         heads: Heads | None = None,
+        heard: Callable[[Iterable[bytes]], None] = lambda _: None,
     ) -> None:
         self._repository = repository
         self._normaliser = normaliser
@@ -108,6 +112,7 @@ class Recorder:
         self._read_blob = read_blob
         self._heads = heads or Heads(repository)
         self._decompress = zstandard.ZstdDecompressor().decompress
+        self._heard = heard
         self.recorded = 0
 
     async def take(self, records: list[Record]) -> None:
@@ -178,6 +183,7 @@ class Recorder:
             if head is not None:
                 self._heads.keep(key, head)
         self.recorded += len(entries)
+        self._heard(keys)
 
     async def _note_lives(
         self,

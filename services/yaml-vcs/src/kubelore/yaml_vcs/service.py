@@ -18,6 +18,8 @@ from kubelore.yaml_vcs.backup_policies import BackupPolicies
 from kubelore.yaml_vcs.backup_upkeep import BackupUpkeep
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.branches import Drafts
+from kubelore.yaml_vcs.draft_merging import DraftMerging
+from kubelore.yaml_vcs.drift import Drifting
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.restores import Restores
@@ -42,11 +44,12 @@ def endpoints(bus: Bus, histories: Histories) -> Service:
     return service
 
 
-def serve_tags(service: Service, tagging: Tagging) -> None:
-    """The endpoints about tags."""
+def serve_tags(service: Service, tagging: Tagging, drift: Drifting) -> None:
+    """The endpoints about tags, and what departed from them."""
     service.serve(branches.TAGS, tagging.list)
     service.serve(branches.TAG, tagging.put)
     service.serve(branches.UNTAG, tagging.remove)
+    service.serve(branches.DRIFT, drift.find, max_concurrent=4)
     service.serve(branches.TAG_SNAPSHOT, tagging.put_on_snapshot, max_concurrent=2)
 
 
@@ -56,13 +59,15 @@ def serve_timelines(service: Service, lines: Timelines) -> None:
     service.serve(timelines.HISTORY, lines.history, max_concurrent=8)
 
 
-def serve_drafts(service: Service, drafts: Drafts) -> None:
+def serve_drafts(service: Service, drafts: Drafts, merging: DraftMerging) -> None:
     """The endpoints about branches."""
     service.serve(branches.BRANCHES, drafts.list)
     service.serve(branches.BRANCH, drafts.make)
     service.serve(branches.UNBRANCH, drafts.remove)
     service.serve(branches.RECORD, drafts.record, max_concurrent=8)
     service.serve(branches.UPDATE, drafts.update, max_concurrent=4)
+    service.serve(branches.VALIDATE_DRAFT, merging.validate, max_concurrent=8)
+    service.serve(branches.MERGE, merging.merge, max_concurrent=8)
 
 
 def serve_keeping(service: Service, revealing: Revealing, redacting: Redacting) -> None:

@@ -22,6 +22,8 @@ CREDENTIALS_EXPIRE = "io.kubelore.credentials.expire"
 BACKUP_FAILED = "io.kubelore.backup.failed"
 BACKUP_LATE = "io.kubelore.backup.late"
 """The types of alerts about backup policies, one for each cluster of the policy; `data` is a `BackupAlertData`."""
+VERSION_DRIFT = "io.kubelore.version.drift"
+"""The type of alerts about objects that depart from a tagged version; `data` is a `DriftData`."""
 
 
 class CloudEvent(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -65,6 +67,22 @@ class BackupAlertData(msgspec.Struct, kw_only=True):
     """The scheduled time; empty for a run by hand."""
     backup_id: str = ""
     last_success: str = ""
+    message: str
+    remedy: str
+
+
+class DriftData(msgspec.Struct, kw_only=True):
+    """An object departed from a version that was tagged with an alert, or is as it was again (`cleared`).
+
+    `fields` are the first 50 paths that differ; none when the object is gone.
+    """
+
+    resource_id: str
+    tag: str
+    tagged_version: int
+    version: int
+    state: Literal["drifted", "cleared"]
+    fields: list[str]
     message: str
     remedy: str
 

@@ -110,6 +110,7 @@ def _schemas() -> dict[str, Any]:
         alerts.CloudEvent,
         alerts.ExpiryData,
         alerts.BackupAlertData,
+        alerts.DriftData,
         audit.AuditEvent,
         restores.RestoreEvent,
         backups.BackupEvent,
@@ -196,7 +197,8 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         "address": "kubelore.v1.events.alert.{cluster}.{severity}.{source}",
         "description": "CloudEvents 1.0 as JSON, kept for 7 days in the stream EVENTS. With the type "
         f"{alerts.CREDENTIALS_EXPIRE} the data is an ExpiryData; with {alerts.BACKUP_FAILED} and "
-        f"{alerts.BACKUP_LATE} a BackupAlertData.",
+        f"{alerts.BACKUP_LATE} a BackupAlertData; "
+        f"with {alerts.VERSION_DRIFT} a DriftData.",
         **_parameters(("cluster", "severity", "source")),
         "messages": {"alert": _ref("components/messages/events.alert")},
     }
@@ -225,7 +227,10 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         ("events.backup", "yaml-vcs says how far a backup is, and how it ended."),
         ("events.audit", "The gateway says what somebody did, or was refused to do."),
         ("events.restore", "yaml-vcs says how far a restore is."),
-        ("events.alert", "cluster-registry says when credentials expire, yaml-vcs when scheduled backups fail or are late."),
+        (
+            "events.alert",
+            "cluster-registry says when credentials expire, yaml-vcs when scheduled backups fail or are late.",
+        ),
         ("events.resource", "The observer of a cluster, in resource-ops, publishes what changed in it."),
     ):
         operations[name] = {"action": "send", "summary": publishers, "channel": _ref(f"channels/{name}")}

@@ -281,5 +281,21 @@ BRANCH = Endpoint(SERVICE, "branch", MakeBranch, Branch)
 UNBRANCH = Endpoint(SERVICE, "unbranch", RemoveBranch, Branch, deadline_s=15.0)
 RECORD = Endpoint(SERVICE, "record", Record, Version)
 UPDATE = Endpoint(SERVICE, "update", UpdateBranch, UpdatedBranch)
+VALIDATE_DRAFT = Endpoint(SERVICE, "validate", ValidateDraft, ValidatedDraft, deadline_s=45.0)
+MERGE = Endpoint(SERVICE, "merge", Merge, Merged, deadline_s=60.0)
+DRIFT = Endpoint(SERVICE, "drift", FindDrift, DriftPage, deadline_s=15.0)
 
-ENDPOINTS = (TAGS, TAG, UNTAG, TAG_SNAPSHOT, BRANCHES, BRANCH, UNBRANCH, RECORD, UPDATE)
+ENDPOINTS = (
+    TAGS,
+    TAG,
+    UNTAG,
+    TAG_SNAPSHOT,
+    BRANCHES,
+    BRANCH,
+    UNBRANCH,
+    RECORD,
+    UPDATE,
+    VALIDATE_DRAFT,
+    MERGE,
+    DRIFT,
+)

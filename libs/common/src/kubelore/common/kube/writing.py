@@ -39,10 +39,15 @@ class Writing:
         field_manager: str = FIELD_MANAGER,
         name: str | None = None,
         subresource: str | None = None,
+        strict: bool = False,
     ) -> bytes:
-        """The object as created; with `name`, its subresource (`eviction`). Raises AlreadyExists, Invalid."""
+        """The object as created; with `name`, its subresource (`eviction`). Raises AlreadyExists, Invalid.
+
+        With `strict` unknown and doubled fields are BadRequest.
+        """
         path = resource_type.path(namespace, name, subresource)
-        return await self._write("POST", path, manifest, "application/json", _query(dry_run, field_manager))
+        query = _query(dry_run, field_manager, strict=strict)
+        return await self._write("POST", path, manifest, "application/json", query)
 
     async def replace(
         self,
@@ -54,10 +59,15 @@ class Writing:
         dry_run: bool = False,
         field_manager: str = FIELD_MANAGER,
         subresource: str | None = None,
+        strict: bool = False,
     ) -> bytes:
-        """The object as replaced; raises Conflict when the manifest's resourceVersion is not the newest."""
+        """The object as replaced; raises Conflict when the manifest's resourceVersion is not the newest.
+
+        With `strict` unknown and doubled fields are BadRequest.
+        """
         path = resource_type.path(namespace, name, subresource)
-        return await self._write("PUT", path, manifest, "application/json", _query(dry_run, field_manager))
+        query = _query(dry_run, field_manager, strict=strict)
+        return await self._write("PUT", path, manifest, "application/json", query)
 
     async def apply(
         self,
@@ -136,8 +146,10 @@ class Writing:
         return single(reply.body)
 
 
-def _query(dry_run: bool, field_manager: str) -> dict[str, str | int | bool]:
+def _query(dry_run: bool, field_manager: str, *, strict: bool = False) -> dict[str, str | int | bool]:
     query: dict[str, str | int | bool] = {"fieldManager": field_manager}
+    if strict:
+        query["fieldValidation"] = "Strict"
     if dry_run:
         query["dryRun"] = "All"
     return query
