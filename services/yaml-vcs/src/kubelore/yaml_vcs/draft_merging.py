@@ -25,7 +25,7 @@ from kubelore.common.contracts.live import LiveObject, ReadLive
 from kubelore.common.contracts.validation import Validate
 from kubelore.common.contracts.writes import Replace, Written
 from kubelore.common.errors import BadRequest, Conflict
-from kubelore.common.kube.differences import differences, patched
+from kubelore.common.kube.differences import differences, patched, same
 from kubelore.common.kube.documents import dump
 from kubelore.yaml_vcs import rendering
 from kubelore.yaml_vcs.branch_repository import KeptBranch
@@ -36,6 +36,8 @@ from kubelore.yaml_vcs.normalising import Normaliser, content_hash, decoded
 from kubelore.yaml_vcs.repository import Resource, VersionRepository, resource_key
 
 Object = dict[str, Any]
+TRIES = 5
+"""A write that meets another resourceVersion was not carried out: what was shown may be written upon the next."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -105,7 +107,7 @@ class DraftMerging:
             raise _open(result)
         written = None
         if not result.open:
-            written = await self._write(resource, current, ours, result.value, request)
+            written = await self._write_on(resource, current, ours, result.value, request)
             if wanted.branch is not None and not request.dry_run:
                 await self._note_merged(wanted)
         return _merged(resource, wanted, result, ours, seen, written, dry_run=request.dry_run)
@@ -138,8 +140,28 @@ class DraftMerging:
             )
         return found
 
-    async def _write(
+    async def _write_on(
         self, resource: Resource, current: LiveObject, ours: Object, value: Object, request: Merge
+    ) -> Written | None:
+        """Write on what was merged; read again while only what controllers count up (status) has moved."""
+        for attempt in range(TRIES - 1):
+            try:
+                return await self._write(resource, current, ours, value, request, attempt)
+            except Conflict:
+                current = await self._live(resource)
+                now = rendering.shown(self._normaliser.content(resource.type, decoded(current.object)))
+                if not same(now, ours):
+                    raise
+        return await self._write(resource, current, ours, value, request, TRIES - 1)
+
+    async def _write(
+        self,
+        resource: Resource,
+        current: LiveObject,
+        ours: Object,
+        value: Object,
+        request: Merge,
+        attempt: int,
     ) -> Written | None:
         """What the API server made of it; None when there is nothing to change."""
         changes = differences(ours, value)
@@ -150,6 +172,7 @@ class DraftMerging:
             writes.REPLACE,
             Replace(
                 id=resource.id,
+                item=attempt,
                 manifest=msgspec.json.encode(whole),
                 uid=current.uid,
                 rv=current.rv,
