@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
-from kubelore.common.bus import connect
-from kubelore.common.bus.prepare import prepare
+from kubelore.common.bus import connect, ensure_streams
 from kubelore.common.callers import acting_as
 from kubelore.common.contracts.alerts import VERSION_DRIFT
 from kubelore.common.contracts.branches import FindDrift, PutTag
@@ -36,7 +35,7 @@ def asking(repository):
 @pytest.fixture
 async def alerts(repository, settings):
     bus = await connect(settings, name="yaml-vcs")
-    await prepare(bus)
+    await ensure_streams(bus)
     watching = DriftAlerts(bus, repository, Histories(repository), clock=lambda: START)
     yield watching, bus
     await bus.close()
@@ -94,7 +93,7 @@ async def told(bus) -> list[dict]:
     """Every alert that is kept in the stream EVENTS."""
     import json
 
-    from kubelore.common.bus.streams import EVENTS
+    from kubelore.common.contracts.flows import EVENTS
 
     stream = bus.client.jetstream()
     info = await stream.stream_info(EVENTS)
