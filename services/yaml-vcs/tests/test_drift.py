@@ -98,7 +98,7 @@ async def told(bus) -> list[dict]:
     stream = bus.client.jetstream()
     info = await stream.stream_info(EVENTS)
     found = []
-    for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+    for sequence in range(max(info.state.first_seq, 1), info.state.last_seq + 1):
         message = await stream.get_msg(EVENTS, sequence)
         if ".alert." in (message.subject or ""):
             found.append(json.loads(message.data or b"{}"))
