@@ -147,3 +147,66 @@ async def test_what_departs_from_a_tag_is_found(kubelore, drafting) -> None:
         return tags[0]["drifted"] == 2
 
     await wait_for(alerted, "the alert to be told", 20)
+
+
+EDITOR = """\
+#!/bin/sh
+# The first time a field is misspelt; the second time, with what is wrong on top, it is put right.
+if grep -q "replicas'?" "$1"; then
+    cp "$1" "$(dirname "$0")/told"
+    sed -i 's/replicsa: 1/replicas: 6/' "$1"
+else
+    sed -i 's/replicas: 1/replicsa: 1/' "$1"
+fi
+"""
+
+
+async def test_an_edit_comes_back_to_the_editor_until_the_cluster_would_take_it(
+    kubelore, drafting, command_line, tmp_path, monkeypatch
+) -> None:
+    id_ = await deployment(kubelore, drafting, "edited")
+    editor = tmp_path / "editor"
+    editor.write_text(EDITOR)
+    editor.chmod(0o755)
+    monkeypatch.setenv("KUBE_EDITOR", str(editor))
+    cli = command_line(kubelore.url, kubelore.token)
+    done = await cli("edit", id_, "--yes", "--change-log", "six of them")
+    assert (done.code, done.out.splitlines()[-1]) == (0, f"{id_} changed"), done.err
+    assert "+  replicas: 6" in done.out
+    assert "#! spec.replicsa: unknown field" in (tmp_path / "told").read_text()
+    assert (await live(drafting, "edited"))["spec"]["replicas"] == 6
+
+
+async def test_a_draft_is_made_listed_merged_and_tagged_at_the_command_line(
+    kubelore, drafting, command_line, tmp_path, monkeypatch
+) -> None:
+    id_ = await deployment(kubelore, drafting, "spoken")
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/image: one/image: two  # newer/' \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("KUBE_EDITOR", str(editor))
+    cli = command_line(kubelore.url, kubelore.token)
+    assert (await cli("tag", id_, "before", "--alert")).code == 0
+    recorded = await cli("edit", id_, "--branch", "newer")
+    assert recorded.out == "version 2 recorded on newer\n", recorded.err
+    listed = await cli("branch", "list", id_)
+    assert listed.out.splitlines()[1].split()[:4] == ["newer", "2", "1", "0"]
+    assert "# newer" in await text_of_draft(kubelore, id_, "newer", 2)
+    assert "+      - image: two" in (await cli("branch", "diff", id_, "newer")).out
+    assert (await cli("branch", "validate", id_, "newer")).code == 0
+    refused = await cli("merge", id_, "newer")
+    assert (refused.code, "say --yes" in refused.err) == (1, True)
+    merged = await cli("merge", id_, "newer", "--yes")
+    assert merged.code == 0, merged.err
+    assert (await live(drafting, "spoken"))["spec"]["template"]["spec"]["containers"][0]["image"] == "two"
+
+    async def drifted() -> bool:
+        found = await cli("drift", "before", "-c", "drafting", "-n", SPACE)
+        return found.code == 1 and id_ in found.out
+
+    await wait_for(drifted, "the drift to be told", 20)
+
+
+async def text_of_draft(kubelore, id_: str, branch: str, version: int) -> str:
+    answer = await kubelore.http.get(f"{API}/{id_}/{version}", params={"branch": branch})
+    return answer.json()["yaml_content"]

@@ -57,13 +57,19 @@ def restore(
     type_: Annotated[
         list[str] | None, typer.Option("--type", "-t", help="Only this type, as deployments.apps; repeat it.")
     ] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Only objects of this name (a glob); repeat it.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Only objects of this name (a glob); repeat it.")
+    ] = None,
     selector: Annotated[str, typer.Option("-l", "--selector", help="Only objects with these labels.")] = "",
     map_namespace: Annotated[
         list[str] | None, typer.Option(metavar="OLD=NEW", help="Into another namespace; repeat it.")
     ] = None,
-    existing: Annotated[Existing, typer.Option(help="What becomes of objects that are there.")] = Existing.SKIP,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the API servers do all but store it.")] = False,
+    existing: Annotated[
+        Existing, typer.Option(help="What becomes of objects that are there.")
+    ] = Existing.SKIP,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the API servers do all but store it.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the id, and do not wait.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit and each history.")] = "",
     output: Output = Format.TABLE,
@@ -220,9 +226,7 @@ def _items(api: Api, id_: str, result: str | None, most: int) -> Iterator[dict[s
     continue_ = None
     left = most
     while left > 0:
-        page = api.get(
-            f"{RESTORES}/{id_}/items", result=result, limit=min(left, 999), continue_=continue_
-        )
+        page = api.get(f"{RESTORES}/{id_}/items", result=result, limit=min(left, 999), continue_=continue_)
         yield from page["items"]
         left -= len(page["items"])
         continue_ = page["continue"]
