@@ -530,6 +530,7 @@ BODIES: dict[tuple[str, str], Any] = {
         for clusters in ([], ["mine"], [tenancy.theirs])
         for namespaces in ([], [VISIBLE], [tenancy.hidden])
     ],
+    ("PUT", "/api/k8s/yaml/policies/{cluster}"): {"retention": {"days": 7}},
     ("POST", "/api/k8s/unified/batch"): _batches,
     ("POST", "/api/k8s/unified/apply"): _applied,
     ("POST", "/api/k8s/yaml/versions/{id}/rollback"): [
@@ -573,6 +574,8 @@ SHOWS_NONE = {
     "/api/k8s/yaml/backup/policies/{policy}/runs": "times",
     "/api/k8s/yaml/backup/keys": "keys and numbers",
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",
+    "/api/k8s/yaml/policies": "rules, of which none is set",
+    "/api/k8s/yaml/policies/{cluster}": "rules, and the cluster that was asked for",
     **dict.fromkeys((one.path for one in UNDESCRIBED), "nothing of clusters"),
 }
 """Where even the administrator finds no canary, and why."""

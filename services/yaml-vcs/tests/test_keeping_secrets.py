@@ -19,7 +19,6 @@ from kubelore.common.errors import (
     Forbidden,
     Gone,
     IntegrityError,
-    Invalid,
     NotFound,
 )
 from kubelore.common.kube.secrets import secret_context
@@ -210,9 +209,9 @@ async def test_what_is_in_the_cluster_now_a_tombstone_and_a_stranger_s_word_are_
     with pytest.raises(Forbidden):
         await redact(redacting, 1, caller=OPERATOR)
     await recorder.take([changed("deleted", 3, {}), changed("created", 4, {"a": "4"}, uid=2)])
-    with pytest.raises(Invalid):
+    with pytest.raises(BadRequest):
         await redact(redacting, 3)
-    with acting_as(ADMINISTRATOR), pytest.raises(Invalid):
+    with acting_as(ADMINISTRATOR), pytest.raises(BadRequest):
         await redacting.redact(RedactVersion(id=WEB, version=1, reason=" "))
 
 

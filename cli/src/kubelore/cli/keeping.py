@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -65,3 +67,34 @@ def redact(
             typer.confirm(f"Version {version} of {object_} cannot be brought back. Redact it?", abort=True)
         found = api.post(f"{path}/{version}/redact", {"reason": reason})
     warn(f"Redacted: {', '.join(map(str, found['versions']))}.")
+
+
+@app.command()
+def policy(
+    context: typer.Context,
+    cluster: Annotated[str, typer.Option("-c", "--cluster", help="Of which cluster.")],
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="Set it to what this YAML or JSON file says.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to what holds everywhere.")] = False,
+    output: Output = Format.YAML,
+) -> None:
+    """What is versioned of a cluster and for how long: show it, or set it from a file."""
+    path = f"/api/k8s/yaml/policies/{quote(cluster, safe='')}"
+    if file is not None and reset:
+        raise typer.BadParameter("give either --file or --reset")
+    with connect(context) as api:
+        shown = api.delete if reset else api.get
+        found = shown(path) if file is None else api.put(path, _document(file))
+    print_document(found, output)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """What may be set of a policy as it was shown: who changed it when is not ours to say."""
+    import yaml
+
+    found = yaml.safe_load(file.read_text())
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{file} holds no policy")
+    shown_only = ("cluster", "number", "changed_by", "changed_at")
+    return {name: value for name, value in found.items() if name not in shown_only}

@@ -70,6 +70,7 @@ class VersionInfo(BaseModel):
     change_log: str
     tags: list[str]
     operation_id: str
+    rules: int = Field(description="The number of the policy it was made under; 0: the defaults.")
     redacted: bool = Field(description="Its content was taken out of the history by an administrator.")
 
 

@@ -20,9 +20,12 @@ from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.draft_merging import DraftMerging
 from kubelore.yaml_vcs.drift import DriftAlerts, Drifting
 from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.keeping_repository import KeepingRepository
 from kubelore.yaml_vcs.normalising import Normaliser
+from kubelore.yaml_vcs.policies import Policies
 from kubelore.yaml_vcs.policy_repository import PolicyRepository
 from kubelore.yaml_vcs.policy_runs import PolicyRuns, follow_schedules
+from kubelore.yaml_vcs.pruning import Pruner, prune_under_lease
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
@@ -62,9 +65,12 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
 
         repository = VersionRepository(database)
         await repository.prepare()
+        rules = KeepingRepository(database)
+        versioning = Policies(rules)
+        await versioning.refresh()
         histories = Histories(repository, keyring.signer().verifier)
         alerts = DriftAlerts(bus, repository, histories)
-        recorder = Recorder(repository, Normaliser(), keyring.signer(), read_blob, heard=alerts.hear)
+        recorder = Recorder(repository, versioning, keyring.signer(), read_blob, heard=alerts.hear)
         consumer = ChangeConsumer(bus, SERVICE, recorder.take, placeholder=recorder.placeholder)
         service = endpoints(bus, histories)
         gateway = Recipient.load(settings.keyring_dir / "gateway.pub")
@@ -72,6 +78,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             service,
             Revealing(repository, histories, SecretValues(keyring), gateway),
             Redacting(repository, histories, keyring.signer()),
+            versioning,
         )
         clusters = Recipient.load(settings.keyring_dir / "clusters.pub")
         writing = WritingBack(bus, Normaliser(), SecretValues(keyring).values_of, clusters)
@@ -80,6 +87,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             Rollbacks(repository, histories, writing),
             Snapshots(bus, repository, histories, writing),
         )
+        pruner = Pruner(repository, rules, histories, versioning, keyring.signer())
         tagging = Tagging(repository, histories, keyring.signer())
         serve_tags(service, tagging, Drifting(repository, histories))
         serve_timelines(service, Timelines(repository, histories))
@@ -107,6 +115,8 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             alerts.run(),
             follow_schedules(leases, schedules),
             keep_backups(leases, upkeep),
+            versioning.run(),
+            prune_under_lease(leases, pruner),
             bus.until_closed(),
         )
         background = [asyncio.create_task(one) for one in running]

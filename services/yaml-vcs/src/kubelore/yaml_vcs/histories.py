@@ -95,7 +95,7 @@ class Histories:
         new = await self.entry(request.id, request.to_version, branch)
         number = request.from_version
         if number is None and against == branch:
-            number = max(new.number - 1, 0)
+            number = await self._before(request.id, branch, new.number)
         old = await self.entry(request.id, number, against) if number != 0 else None
         number = old.number if old is not None else 0
         before = await self.content(old, request.id, against) if old is not None else b""
@@ -125,7 +125,7 @@ class Histories:
             for one in await self._repository.all_of(key, branch, after=after)
             if one.number <= last.number
         ]
-        contents = await self._contents(entries, request.id, branch)
+        contents = await self.contents(entries, request.id, branch)
         texts = [
             (one.number, rendering.yaml_of(held))
             for one, held in zip(entries, contents, strict=True)
@@ -177,7 +177,7 @@ class Histories:
             entries = await self._repository.all_of(key, branch, after=after)
             if not entries:
                 return VerifiedHistory(id=request.id, versions=count, ok=True)
-            contents = await self._contents(entries, request.id, branch, damaged=DAMAGED)
+            contents = await self.contents(entries, request.id, branch, damaged=DAMAGED)
             broken = first_broken(entries, contents, parent, after=after, vouching=vouching)
             if broken is not None:
                 return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken)
@@ -194,8 +194,14 @@ class Histories:
         entries = await self._repository.all_of(
             resource_key(id_), number, after=after, limit=min(limit, MAX_PAGE)
         )
-        contents = await self._contents(entries, id_, number)
+        contents = await self.contents(entries, id_, number)
         return list(zip(await self.shown(resource, entries, number), contents, strict=True))
+
+    async def _before(self, id_: str, branch: int, number: int) -> int:
+        """The version before one, of those that are kept; 0 where there is none."""
+        key = resource_key(id_)
+        found = await self._repository.page(key, branch, before=number, since=0, until=None, limit=1)
+        return found[0].number if found else 0
 
     async def readable(self, id_: str) -> Resource:
         """An object that has a history, if the caller may read it; any other does not exist. Raises NotFound."""
@@ -249,7 +255,7 @@ class Histories:
                 return drafts[place].text
         return rendering.yaml_of(await self.content(entry, id_, branch))
 
-    async def _contents(
+    async def contents(
         self, entries: Sequence[Entry], id_: str, branch: int = MAIN, *, damaged: bytes | None = None
     ) -> list[bytes]:
         """The contents of consecutive versions, each unpacked once; `damaged` for those that cannot be, if given."""
@@ -393,6 +399,7 @@ def _version(
         tags=tags,
         change_log=said.change_log or said.reason if said is not None else "",
         operation_id=said.operation_id if said is not None else "",
+        rules=entry.rules,
         redacted=entry.redaction is not None,
     )
 

@@ -85,6 +85,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     manager: str = ""
     operation: str = ""
     sealed: bytes = b""
+    rules: int = 0
+    """The number of the policy that it was normalised by."""
     redaction: Redaction | None = None
     checkpoint: Checkpoint | None = None
 
@@ -114,9 +116,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
     writers: tuple[Writer, ...] = ()
     sealed: bytes = b""
+    rules: int = 0
 
     @classmethod
-    def of(cls, change: Change, content: bytes, writers: tuple[Writer, ...]) -> Seen:
+    def of(cls, change: Change, content: bytes, writers: tuple[Writer, ...], rules: int = 0) -> Seen:
         """A change and what was read from its object."""
         return cls(
             kind=change.kind,
@@ -127,6 +130,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
             content=content,
             writers=writers,
             sealed=change.sealed,
+            rules=rules,
         )
 
 
@@ -276,5 +280,6 @@ def _next(
         manager=manager,
         operation=operation,
         sealed=seen.sealed,
+        rules=seen.rules,
     )
     return Head(entry=entry, content=content, writers=seen.writers)

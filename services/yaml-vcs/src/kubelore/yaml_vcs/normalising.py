@@ -45,6 +45,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     excluded_types: tuple[str, ...] = tuple(sorted(UNPUBLISHED))
     excluded_namespaces: tuple[str, ...] = ()
     excluded_labels: tuple[tuple[str, str], ...] = ()
+    included_types: tuple[str, ...] = ("*",)
+    included_namespaces: tuple[str, ...] = ("*",)
+    number: int = 0
+    """Stands in the versions that were made under it."""
 
 
 RULES = (
@@ -84,9 +88,11 @@ DEFAULT = Policy(rules=RULES)
 
 def versioned(policy: Policy, type_name: str, namespace: str, labels: Mapping[str, str]) -> bool:
     """Whether objects like this one get versions at all."""
-    if any(fnmatch.fnmatchcase(type_name, glob) for glob in policy.excluded_types):
+    if not _matches(type_name, policy.included_types) or _matches(type_name, policy.excluded_types):
         return False
-    if namespace and any(fnmatch.fnmatchcase(namespace, glob) for glob in policy.excluded_namespaces):
+    if namespace and not _matches(namespace, policy.included_namespaces):
+        return False
+    if namespace and _matches(namespace, policy.excluded_namespaces):
         return False
     return not any(labels.get(key) == value for key, value in policy.excluded_labels)
 
@@ -131,6 +137,10 @@ class _Plan(msgspec.Struct, frozen=True):
         return cls(frozenset(whole), frozenset(of_metadata), tuple(deeper))
 
 
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
 class Normaliser:
     """Takes objects apart by the rules of one policy; the paths of a type are looked up once."""
 
@@ -163,6 +173,10 @@ class Normaliser:
         for path in plan.deeper:
             _drop(found, path)
         return Read(_canonical(found, hmacs), labels, owners)
+
+    def of(self, _cluster: str) -> Normaliser:
+        """Itself: one policy for every cluster."""
+        return self
 
     def content(
         self, type_name: str, found: dict[str, Any], hmacs: Mapping[str, bytes] | None = None

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic
+from typing import Protocol
 
 import msgspec
 import zstandard
@@ -31,8 +33,18 @@ log = get_logger(__name__)
 HEADS_BYTES = 96 * 1024 * 1024
 HEADS_OVERHEAD = 1024
 """What a head costs beside its content."""
+TRUSTED_S = 3600.0
+"""How long a head that nobody wrote behind is believed in; half of the age that nothing younger is pruned of."""
 READ_AT_ONCE = 16
 MAX_OBJECT = 64 * 1024 * 1024
+
+
+class Normalisers(Protocol):
+    """Knows the rules of each cluster."""
+
+    def of(self, cluster: str, /) -> Normaliser:
+        """What takes the objects of a cluster apart now."""
+        ...
 
 
 class Heads:
@@ -42,11 +54,12 @@ class Heads:
         self._repository = repository
         self._limit = limit_bytes
         self._held: OrderedDict[bytes, Head] = OrderedDict()
+        self._kept_at: dict[bytes, float] = {}
         self._bytes = 0
 
     async def load(self, keys: Iterable[bytes]) -> dict[bytes, Head | None]:
         """The heads of objects; None for those without a history."""
-        found: dict[bytes, Head | None] = {key: self._held.get(key) for key in keys}
+        found: dict[bytes, Head | None] = {key: self._fresh(key) for key in keys}
         for key, head in found.items():
             if head is not None:
                 self._held.move_to_end(key)
@@ -66,6 +79,12 @@ class Heads:
                     group.create_task(read(key))
         return found
 
+    def _fresh(self, key: bytes) -> Head | None:
+        # What another replica wrote behind an older one may be pruned, and would not be in the way of a new one.
+        if monotonic() - self._kept_at.get(key, 0.0) > TRUSTED_S:
+            self.forget(key)
+        return self._held.get(key)
+
     async def _read(self, key: bytes) -> Head | None:
         entry = await self._repository.last(key)
         if entry is None:
@@ -79,14 +98,17 @@ class Heads:
         """Hold a head that has been written."""
         self.forget(key)
         self._held[key] = head
+        self._kept_at[key] = monotonic()
         self._bytes += len(head.content) + HEADS_OVERHEAD
         while self._bytes > self._limit and len(self._held) > 1:
-            _, dropped = self._held.popitem(last=False)
+            old, dropped = self._held.popitem(last=False)
+            self._kept_at.pop(old, None)
             self._bytes -= len(dropped.content) + HEADS_OVERHEAD
 
     def forget(self, key: bytes) -> None:
         """Read a head anew next time: what is here may not be what is written."""
         held = self._held.pop(key, None)
+        self._kept_at.pop(key, None)
         if held is not None:
             self._bytes -= len(held.content) + HEADS_OVERHEAD
 
@@ -100,7 +122,7 @@ class Recorder:
     def __init__(
         self,
         repository: VersionRepository,
-        normaliser: Normaliser,
+        normaliser: Normalisers,
         signer: Signer,
         read_blob: Callable[[str], Awaitable[bytes]],
         heads: Heads | None = None,
@@ -199,7 +221,8 @@ class Recorder:
 
     async def _seen(self, change: Change) -> Seen | None:
         """What a change says, None for what is not versioned."""
-        policy = self._normaliser.policy
+        normaliser = self._normaliser.of(change.cluster)
+        policy = normaliser.policy
         identity = ResourceId.parse(change.id)
         if not versioned(policy, change.type, identity.namespace, {}):
             return None
@@ -208,10 +231,10 @@ class Recorder:
             raw = self._decompress(frame, max_output_size=MAX_OBJECT)
         except zstandard.ZstdError as error:
             raise Invalid("the object of a change cannot be unpacked") from error
-        read = self._normaliser.read(change.type, raw, change.hmacs)
+        read = normaliser.read(change.type, raw, change.hmacs)
         if policy.excluded_labels and not versioned(policy, change.type, identity.namespace, read.labels):
             return None
-        return Seen.of(change, read.content, read.writers)
+        return Seen.of(change, read.content, read.writers, policy.number)
 
     async def _attribute(self, applied: Applied) -> None:
         if not applied.rv and applied.action != "delete":

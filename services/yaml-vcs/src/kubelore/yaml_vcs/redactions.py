@@ -14,7 +14,7 @@ import msgspec
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts.keeping import RedactedVersions, RedactVersion
 from kubelore.common.crypto import Signer
-from kubelore.common.errors import Conflict, Forbidden, Invalid
+from kubelore.common.errors import BadRequest, Conflict, Forbidden
 from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
 from kubelore.yaml_vcs.histories import Histories, redacted
@@ -46,16 +46,16 @@ class Redacting:
         """Take the content of a version out, wherever the object's history holds it.
 
         Raises Forbidden, Gone for a version that was redacted before, Conflict
-        for what is in the cluster now, and Invalid for a tombstone or without a reason.
+        for what is in the cluster now, and BadRequest for a tombstone or without a reason.
         """
         resource = await self._histories.readable(request.id)
         _check_admin(resource)
         reason = request.reason.strip()
         if not 0 < len(reason) <= MAX_REASON:
-            raise Invalid(f"say in 1 to {MAX_REASON} characters why it is redacted")
+            raise BadRequest(f"say in 1 to {MAX_REASON} characters why it is redacted")
         entry = await self._histories.entry(request.id, request.version)
         if entry.kind in GONE:
-            raise Invalid(f"version {entry.number} says that the object was deleted: it has no content")
+            raise BadRequest(f"version {entry.number} says that the object was deleted: it has no content")
         same = await self._same(request.id, entry)
         if not same:
             raise redacted(request.id, entry)

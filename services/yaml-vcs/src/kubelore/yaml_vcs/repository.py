@@ -17,7 +17,7 @@ import msgspec
 
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
-from kubelore.common.store import Database, gt, gte, lte, ne, one_of
+from kubelore.common.store import Database, gt, gte, lt, lte, ne, one_of
 from kubelore.yaml_vcs.branch_repository import BranchRepository
 from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Checkpoint, Entry, Redaction
 from kubelore.yaml_vcs.tag_repository import TagRepository
@@ -27,6 +27,7 @@ KEY_BYTES = 10
 MAX_CHUNK = 1000
 READ_AT_ONCE = 16
 MAX_NUMBER = 0xFFFFFFFF
+MAX_OUTLINE = 10_000
 
 _OPERATIONS = ("", "Update", "Apply")
 
@@ -63,6 +64,15 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     operation_id: str = ""
     probable: bool = False
     signature: bytes = b""
+
+
+class Outline(msgspec.Struct, frozen=True, kw_only=True):
+    """A version as retention looks at it; `at` in milliseconds since 1970, `size` in bytes."""
+
+    number: int
+    at: int
+    gone: bool = False
+    size: int = 0
 
 
 class Revealed(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +217,36 @@ class VersionRepository:
         await self._versions.delete_many({"_id": gte(first) & lte(last)})
         await self.branches.forget_drafts(first, last)
 
+    async def outline(self, key: bytes, *, sizes: bool) -> list[Outline]:
+        """Up to 10,000 versions of main, oldest first, without their contents; with `sizes` how large these are."""
+        found = await self._versions.find(
+            {"_id": _within(key, MAIN)}, limit=MAX_OUTLINE, fields=("t", "k", *(("f",) if sizes else ()))
+        )
+        return [
+            Outline(
+                number=int.from_bytes(bytes(document["_id"])[-4:], "big"),
+                at=document["t"],
+                gone=KINDS[document["k"]] in GONE,
+                size=len(document.get("f", b"")),
+            )
+            for document in found
+        ]
+
+    async def between(self, key: bytes, first: int, last: int) -> list[Entry]:
+        """Up to 1,000 versions of main from one number to another, both included."""
+        where = {"_id": gte(version_id(key, MAIN, first)) & lte(version_id(key, MAIN, last))}
+        return [self._entry(document) for document in await self._versions.find(where, limit=MAX_CHUNK)]
+
+    async def prune(self, key: bytes, after: int, before: int) -> int:
+        """Remove the versions of main between two numbers, neither included; how many they were."""
+        where = {"_id": gt(version_id(key, MAIN, after)) & lt(version_id(key, MAIN, before))}
+        return await self._versions.delete_many(where)
+
+    async def needed(self, key: bytes) -> set[int]:
+        """Versions of main that something else stands on: tags, and what branches begin at."""
+        tagged = {number for branch, number in await self.tags.tagged(key) if branch == MAIN}
+        return tagged | {branch.base for branch in await self.branches.of(key)}
+
     async def redact(self, key: bytes, branch: int, number: int, redaction: Redaction) -> None:
         """Take the content and the sealed values of a version out. Raises NotFound."""
         said = {"x": [redaction.by, redaction.at, redaction.reason, redaction.signature]}
@@ -263,6 +303,11 @@ class VersionRepository:
         """Up to 1,000 objects of a cluster that have a name, of any type and namespace."""
         found = await self._resources.find({"cluster": cluster, "name": name}, limit=MAX_CHUNK)
         return [msgspec.convert(document, Resource) for document in found]
+
+    async def some_resources(self, after: bytes | None, limit: int) -> list[tuple[bytes, Resource]]:
+        """Objects of every cluster by key, behind one."""
+        found = await self._resources.find({}, limit=limit, after=None if after is None else [after])
+        return [(bytes(document["_id"]), msgspec.convert(document, Resource)) for document in found]
 
     # gaps
 
@@ -344,6 +389,8 @@ class VersionRepository:
             document["f"] = entry.frame
         if entry.sealed:
             document["s"] = entry.sealed
+        if entry.rules:
+            document["n"] = entry.rules
         return document
 
     def _entry(self, document: Mapping[str, Any]) -> Entry:
@@ -362,6 +409,7 @@ class VersionRepository:
             manager=self._names.get(document["m"], ""),
             operation=_OPERATIONS[document["o"]],
             sealed=bytes(document.get("s", b"")),
+            rules=document.get("n", 0),
             redaction=msgspec.convert(document["x"], Redaction) if "x" in document else None,
             checkpoint=msgspec.convert(document["p"], Checkpoint) if "p" in document else None,
         )

@@ -21,6 +21,7 @@ from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.draft_merging import DraftMerging
 from kubelore.yaml_vcs.drift import Drifting
 from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.policies import Policies
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.restores import Restores
 from kubelore.yaml_vcs.rollbacks import Rollbacks
@@ -70,10 +71,14 @@ def serve_drafts(service: Service, drafts: Drafts, merging: DraftMerging) -> Non
     service.serve(branches.MERGE, merging.merge, max_concurrent=8)
 
 
-def serve_keeping(service: Service, revealing: Revealing, redacting: Redacting) -> None:
+def serve_keeping(service: Service, revealing: Revealing, redacting: Redacting, policies: Policies) -> None:
     """The endpoints about keeping; before the service starts."""
     service.serve(keeping.REVEAL, revealing.reveal, max_concurrent=8)
     service.serve(keeping.REDACT, redacting.redact, max_concurrent=2)
+    service.serve(keeping.POLICIES, policies.list)
+    service.serve(keeping.POLICY, policies.get)
+    service.serve(keeping.SET_POLICY, policies.put)
+    service.serve(keeping.DROP_POLICY, policies.drop)
 
 
 def serve_restores(service: Service, kept: Restores) -> None:

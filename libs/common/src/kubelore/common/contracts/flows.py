@@ -109,6 +109,7 @@ LEASINGS = (
     Leasing("resource-ops", "observer.*"),
     Leasing("resource-ops", "replica.resource-ops.*"),
     Leasing("yaml-vcs", "restore.*"),
+    Leasing("yaml-vcs", "keeping.*"),
 )
 
 LEASE_WATCHINGS = (

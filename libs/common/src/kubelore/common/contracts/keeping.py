@@ -49,7 +49,68 @@ class RedactedVersions(msgspec.Struct, kw_only=True):
     versions: list[int]
 
 
+class FieldRule(msgspec.Struct, kw_only=True, frozen=True):
+    """Fields that no version holds, for types that a glob matches; the last name of a path may be a glob."""
+
+    types: str
+    paths: list[list[str]]
+
+
+class Retention(msgspec.Struct, kw_only=True, frozen=True):
+    """What is kept of each object: all versions for `days`, behind them the last of each day.
+
+    `max_days`, `max_versions` and `max_bytes` (per object) drop the oldest over
+    them; 0 is no bound. The newest version, the newest with a content, tagged
+    ones and what a branch begins at are always kept.
+    """
+
+    days: int = 30
+    max_days: int = 0
+    max_versions: int = 0
+    max_bytes: int = 0
+
+
+class VersionPolicy(msgspec.Struct, kw_only=True, frozen=True):
+    """What is versioned of a cluster, and for how long. Types and namespaces are globs.
+
+    `rules` come on top of those that hold everywhere. `number` rises with every
+    change, and stands in the versions made under it; 0 are the defaults.
+    """
+
+    cluster: str
+    include_types: tuple[str, ...] = ("*",)
+    exclude_types: tuple[str, ...] = ()
+    include_namespaces: tuple[str, ...] = ("*",)
+    exclude_namespaces: tuple[str, ...] = ()
+    exclude_labels: dict[str, str] = {}
+    rules: list[FieldRule] = []
+    retention: Retention = Retention()
+    number: int = 0
+    changed_by: str = ""
+    changed_at: float = 0.0
+
+
+class PolicyRef(msgspec.Struct):
+    """The policy of which cluster."""
+
+    cluster: str
+
+
+class ListPolicies(msgspec.Struct):
+    """Every policy of clusters that the caller administers."""
+
+
+class PolicyList(msgspec.Struct):
+    """Policies by cluster; clusters without one have the defaults."""
+
+    items: list[VersionPolicy]
+
+
+POLICIES = Endpoint(SERVICE, "policies", ListPolicies, PolicyList)
+POLICY = Endpoint(SERVICE, "policy", PolicyRef, VersionPolicy)
+SET_POLICY = Endpoint(SERVICE, "set-policy", VersionPolicy, VersionPolicy)
+DROP_POLICY = Endpoint(SERVICE, "drop-policy", PolicyRef, VersionPolicy)
 REVEAL = Endpoint(SERVICE, "reveal", RevealValues, RevealedValues)
 REDACT = Endpoint(SERVICE, "redact", RedactVersion, RedactedVersions, deadline_s=15.0)
 
-ENDPOINTS = (REVEAL, REDACT)
+ENDPOINTS = (REVEAL, REDACT, POLICIES, POLICY, SET_POLICY, DROP_POLICY)

@@ -50,6 +50,8 @@ class Version(msgspec.Struct, kw_only=True):
     change_log: str = ""
     tags: list[str] = []
     operation_id: str = ""
+    rules: int = 0
+    """The number of the policy that it was made under; where it differs from the one before, that may be all."""
     redacted: bool = False
     """Its content was taken out of the history; that it was there, and its hash, stay."""
 
