@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench.backing_up import back_up
 from tests.bench.figures import Row
 from tests.bench.machine import facts, load
 from tests.bench.reading import bulk, busy, get, page, select
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "watch-lab": watch_lab,
     "record": record,
     "record-lab": record_lab,
+    "backup": back_up,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

@@ -23,6 +23,8 @@ class Size:
     recorded_per_second: int
     record_s: float
     history_versions: int
+    backed_up: int
+    restored: int
     whole_lists: bool
     targets: bool
 
@@ -52,6 +54,8 @@ FULL = Size(
     recorded_per_second=5_000,
     record_s=20.0,
     history_versions=10_000,
+    backed_up=50_000,
+    restored=3_000,
     whole_lists=True,
     targets=True,
 )
@@ -70,6 +74,8 @@ QUICK = Size(
     recorded_per_second=200,
     record_s=3.0,
     history_versions=200,
+    backed_up=400,
+    restored=100,
     whole_lists=False,
     targets=False,
 )

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -16,11 +17,17 @@ LONGEST_START_S = 120.0
 
 
 class Stack:
-    """One stack; `up` and `down` as often as wanted, `with` takes it down."""
+    """One stack; `up` and `down` as often as wanted, `with` takes it down.
 
-    def __init__(self, data: Path, *, demo: bool = False) -> None:
+    `environment` is what it is told besides, as by a person's shell.
+    """
+
+    def __init__(
+        self, data: Path, *, demo: bool = False, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = DataDirectory(data)
         self._demo = demo
+        self._environment = environment or {}
 
     def up(self) -> float:
         """Seconds until the command has returned, which is when everything is ready."""
@@ -72,6 +79,6 @@ class Stack:
             text=True,
             timeout=LONGEST_START_S,
             check=False,
-            env={**os.environ, "KUBELORE_DATA": str(self.directory.root)},
+            env={**os.environ, **self._environment, "KUBELORE_DATA": str(self.directory.root)},
         )
         assert done.returncode == 0, f"kubelore {' '.join(arguments)}: {done.stderr}"

@@ -119,6 +119,7 @@ def service_environment(service: str, addresses: Addresses) -> dict[str, str]:
 
     Clusters on this machine and in private networks are what somebody tries
     first, so their addresses are accepted unless the environment says otherwise.
+    Blobs lie beside the rest unless it names a store for them.
     """
     private = os.environ.get("KUBELORE_ALLOW_PRIVATE_ADDRESSES", "true")
     return {
@@ -127,7 +128,7 @@ def service_environment(service: str, addresses: Addresses) -> dict[str, str]:
         "KUBELORE_NATS_USER": service,
         "KUBELORE_NATS_PASSWORD": addresses.passwords[service],
         "KUBELORE_MONGO_URL": addresses.mongo_url,
-        "KUBELORE_BLOB_URL": addresses.blob_url,
+        "KUBELORE_BLOB_URL": os.environ.get("KUBELORE_BLOB_URL") or addresses.blob_url,
         "KUBELORE_KEYRING_DIR": str(addresses.keyring),
         "KUBELORE_ALLOW_PRIVATE_ADDRESSES": private,
     }
