@@ -276,7 +276,7 @@ async def _create(plane: ControlPlane, folder: Path, namespace: str, count: int,
 
 def _config_map(namespace: str, number: int) -> dict[str, Any]:
     metadata = {"name": f"item-{number}", "namespace": namespace, "labels": {"app": f"app-{number % 10}"}}
-    lines = "\n".join(f"service.{line}.endpoint=https://{number}-{line}.example.com/" for line in range(85))
+    lines = "\n".join(f"service.{line}.endpoint=https://{number}-{line}.example.com/" for line in range(98))
     data = {"settings.properties": lines}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 LONGEST_S = 150
 
@@ -47,3 +49,17 @@ def test_a_small_run_measures_pages_and_gets_beside_kubectl(tmp_path: Path) -> N
     assert text.startswith("Before.\n")
     assert text.endswith("After.\n")
     assert "old" not in text
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(300)
+def test_a_small_run_backs_up_verifies_and_restores_beside_kubectl(minio: object, tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+
+    bench("--only", "backup", "--write", str(document))
+
+    lines = [line.split("|") for line in document.read_text().splitlines() if line.count("|") >= 9]
+    figures = {cells[1].split()[0]: cells[3].strip() for cells in lines}
+    for work in ("encrypted", "verification", "restore"):
+        assert float(figures[work].partition("/s")[0].replace(",", "")) > 0, figures
+    assert "MB at most" in figures["PSS"]
