@@ -533,7 +533,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/k8s/yaml/policies/{cluster}"): {"retention": {"days": 7}},
     ("POST", "/api/k8s/unified/batch"): _batches,
     ("POST", "/api/k8s/unified/apply"): _applied,
-    ("POST", "/api/k8s/yaml/versions/{id}/rollback"): [
+    ("POST", "/api/k8s/yaml/versions/{id}/rollback"): lambda _: [
         {"version": 1, "dry_run": dry_run, "force": True} for dry_run in (False, True)
     ],
     ("POST", "/api/k8s/yaml/snapshot/rollback"): _rewound,
