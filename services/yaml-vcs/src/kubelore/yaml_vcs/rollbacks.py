@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kubelore.common.callers import current_caller
 from kubelore.common.contracts.rollbacks import DiffLive, LiveDiff, RollBack, RolledBack
 from kubelore.common.errors import BadRequest, KubeloreError, NotFound
 from kubelore.yaml_vcs import rendering
@@ -46,9 +47,12 @@ class Rollbacks:
 
         Raises NotFound, BadRequest for a version that says the object was deleted
         unless `delete` is said, Conflict when the object changed since the preview,
-        and what resource-ops refuses; a dry run tells the latter.
+        Forbidden for who may not write it (even where nothing is to be done), and
+        what resource-ops refuses; a dry run tells the latter.
         """
         intent = await self._intent(request)
+        resource = intent.resource
+        current_caller().check_write(resource.cluster, resource.type, resource.namespace)
         if not request.force:
             check_expected(request.id, intent.live, request.expected)
         answer = _shown(intent, request)

@@ -22,7 +22,7 @@ MAX_POLICIES = 500
 USUAL_LATE_AFTER_S = 3600
 
 
-class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True):
+class PolicySpec(msgspec.Struct, kw_only=True):
     """What somebody asks for. The scope is that of a backup: empty lists mean all.
 
     `schedule` is a cron expression of five fields in `time_zone`. `keep_count`

@@ -59,7 +59,7 @@ class ClusterProgress(msgspec.Struct, kw_only=True):
     types_done: int = 0
 
 
-class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Missing(msgspec.Struct, kw_only=True):
     """Something that was asked for and is not in the backup, and why."""
 
     cluster: str
@@ -68,7 +68,7 @@ class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str = ""
 
 
-class Verification(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Verification(msgspec.Struct, kw_only=True):
     """The last time that all of a backup was read and compared. `reason` names the fault that was found."""
 
     state: Literal["running", "passed", "failed"]
