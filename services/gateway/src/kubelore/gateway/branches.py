@@ -201,7 +201,7 @@ class BranchUpdate(BaseModel):
     changes: list[Change]
 
 
-class Problem(BaseModel):
+class DraftProblem(BaseModel):
     """One thing that is wrong, found by the schema or by the API server."""
 
     path: str
@@ -214,7 +214,7 @@ class ValidationReport(BaseModel):
     """What is wrong with a draft; `unchecked` says what could not be asked, and why."""
 
     valid: bool
-    problems: list[Problem]
+    problems: list[DraftProblem]
     unchecked: list[str]
 
 
