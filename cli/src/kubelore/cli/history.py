@@ -40,7 +40,23 @@ def history(
         return
     print_table(
         ("VERSION", "WHEN", "WHAT", "BY", "WHY"),
-        [
+        _history_rows(page),
+    )
+    if page["continue"]:
+        warn(
+            f"There are older versions; ask for more with --limit, or with --until {page['items'][-1]['created_at']}."
+        )
+
+
+def _history_rows(page: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The versions, and between them what is not known, where it belongs."""
+    gaps: dict[int, list[tuple[str, ...]]] = {}
+    for gap in reversed(page["gaps"]):
+        gaps.setdefault(gap["after_version"], []).append(_gap_row(gap))
+    rows: list[tuple[str, ...]] = []
+    for item in page["items"]:
+        rows += gaps.pop(item["version"], [])
+        rows.append(
             (
                 f"{item['version']}{' *' if item['is_current'] else ''}",
                 item["created_at"],
@@ -48,13 +64,17 @@ def history(
                 _author(item),
                 item["change_log"] or "",
             )
-            for item in page["items"]
-        ],
-    )
-    if page["continue"]:
-        warn(
-            f"There are older versions; ask for more with --limit, or with --until {page['items'][-1]['created_at']}."
         )
+    return rows + gaps.pop(0, [])
+
+
+def _gap_row(gap: dict[str, Any]) -> tuple[str, ...]:
+    if gap["kind"] == "gap":
+        ended = f"until {gap['until']}" if gap["until"] else "not over"
+        return "", gap["since"], "gap", "", f"changes after {gap['resource_version']} are not known; {ended}"
+    if gap["kind"] == "late":
+        return "", gap["since"], f"{gap['happened']}, late", "", f"replayed from parked {gap['parked']}"
+    return "", gap["since"], "missing", "", f"parked as {gap['parked']}: {gap['reason']}"
 
 
 def diff(

@@ -17,7 +17,7 @@ from kubelore.common.errors import BadRequest
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
-from kubelore.gateway.versions import Continue, ResourceId, VersionInfo
+from kubelore.gateway.versions import Continue, GapInfo, ResourceId, VersionInfo
 
 
 class VersionedObjectInfo(BaseModel):
@@ -53,6 +53,7 @@ class Steps(BaseModel):
 
     items: list[Step]
     next: int | None = Field(description="The `after` of the next page.")
+    gaps: list[GapInfo] = Field(description="Between them, and behind the last.")
 
 
 def timeline_routes(bus: Bus, continuation: Continuation) -> APIRouter:

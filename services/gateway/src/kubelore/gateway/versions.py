@@ -74,10 +74,32 @@ class VersionInfo(BaseModel):
     redacted: bool = Field(description="Its content was taken out of the history by an administrator.")
 
 
+class GapInfo(BaseModel):
+    """What is not known of an object, or came too late to be one of its versions."""
+
+    kind: str = Field(
+        description="gap: changes of the type were lost; missing: a change waits parked; late: it was replayed since."
+    )
+    type: str
+    namespace: str = Field(description="Empty: of all.")
+    since: datetime = Field(description="When a gap was found, or when the change happened.")
+    until: datetime | None = Field(description="When everything had been seen again.")
+    resource_version: str = Field(description="After which changes were lost, or which a change led to.")
+    after_version: int = Field(description="It lies behind this version; 0: before the first.")
+    before_version: int | None
+    happened: str
+    parked: int = Field(description="The number of the parked change; 0 for a gap.")
+    reason: str
+    yaml_content: str = Field(description="What a late change held; not in lists.")
+
+
 class VersionList(BaseModel):
     """One page of versions, newest first."""
 
     items: list[VersionInfo]
+    gaps: list[GapInfo] = Field(
+        description="Between and behind them; none in the versions of one actor, or of a tag."
+    )
     continue_: str | None = Field(None, alias="continue")
 
 
@@ -86,6 +108,7 @@ class VersionDocument(BaseModel):
 
     version: VersionInfo
     yaml_content: str
+    gaps: list[GapInfo] = Field(description="Right before and right behind it.")
 
 
 class Change(BaseModel):
@@ -121,6 +144,7 @@ class SnapshotObject(BaseModel):
 
     version: VersionInfo
     yaml_content: str
+    gaps: list[GapInfo] = Field(description="What makes uncertain that it was so then.")
 
 
 class Snapshot(BaseModel):
@@ -168,7 +192,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
             asked.before = _number(continuation.open(continue_, binding))
         page = await bus.request(versions.LIST, asked)
         token = continuation.seal([page.next], binding) if page.next else None
-        return _json({"items": page.items, "continue": token})
+        return _json({"items": page.items, "gaps": page.gaps, "continue": token})
 
     @router.get(
         "/versions/{id}/diff",

@@ -38,10 +38,11 @@ from kubelore.common.operations import current_operation
 from kubelore.yaml_vcs import history, rendering
 from kubelore.yaml_vcs.branch_repository import Draft, KeptBranch
 from kubelore.yaml_vcs.commented import revised
-from kubelore.yaml_vcs.histories import Histories, iso
+from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.history import GONE, Entry, Head
 from kubelore.yaml_vcs.merging import Clash, merge
 from kubelore.yaml_vcs.normalising import SECRETS, Normaliser, decoded
+from kubelore.yaml_vcs.rendering import iso
 from kubelore.yaml_vcs.repository import Resource, VersionRepository, resource_key, version_id
 from kubelore.yaml_vcs.tags import check_words
 

@@ -24,8 +24,9 @@ from kubelore.common.contracts.versions import SERVICE
 from kubelore.common.errors import BadRequest, KubeloreError, NotFound
 from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import rendering
-from kubelore.yaml_vcs.histories import Histories, iso
+from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.history import GONE, Entry
+from kubelore.yaml_vcs.rendering import iso
 from kubelore.yaml_vcs.repository import Resource, VersionRepository, resource_key
 from kubelore.yaml_vcs.tag_repository import KeptTag
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts import versions
@@ -13,6 +12,7 @@ from kubelore.common.contracts.versions import (
     Blame,
     DiffVersions,
     GetVersion,
+    HistoryGap,
     ListVersions,
     SnapshotItem,
     SnapshotPage,
@@ -28,7 +28,9 @@ from kubelore.common.crypto import Verifier
 from kubelore.common.errors import BadRequest, Gone, IntegrityError, NotFound
 from kubelore.yaml_vcs import packing, rendering
 from kubelore.yaml_vcs.branch_repository import Draft
+from kubelore.yaml_vcs.gaps import Gaps
 from kubelore.yaml_vcs.history import GONE, MAIN, NO_COMMIT, Entry, first_broken
+from kubelore.yaml_vcs.rendering import iso
 from kubelore.yaml_vcs.repository import (
     MAX_CHUNK,
     Attribution,
@@ -53,6 +55,7 @@ class Histories:
     def __init__(self, repository: VersionRepository, verifier: Verifier | None = None) -> None:
         self._repository = repository
         self._verifier = verifier
+        self._gaps = Gaps(repository)
 
     async def list(self, request: ListVersions) -> VersionPage:
         """A page of versions, newest first. Raises NotFound for an object without a history."""
@@ -76,7 +79,18 @@ class Histories:
             found += [one for one in shown if request.actor in ("", one.actor.name)]
             before = page[limit - 1].number if len(page) > limit else None
             if before is None or len(found) >= limit or not request.actor:
-                return VersionPage(found[:limit], found[limit - 1].version if len(found) > limit else before)
+                gaps = await self._gaps_of(resource, page[:limit], branch, request, last=before is None)
+                following = found[limit - 1].version if len(found) > limit else before
+                return VersionPage(found[:limit], following, gaps)
+
+    async def _gaps_of(
+        self, resource: Resource, page: Sequence[Entry], branch: int, request: ListVersions, *, last: bool
+    ) -> list[HistoryGap]:
+        """What is not known between the versions of a page; where it holds those of one actor only, nothing is said."""
+        if branch != MAIN or request.actor:
+            return []
+        first = last and not request.since
+        return await self._gaps.among(resource, page[::-1], first=first)
 
     async def get(self, request: GetVersion) -> VersionContent:
         """One version with its object. Raises NotFound."""
@@ -85,7 +99,8 @@ class Histories:
         entry = await self.entry(request.id, request.version, branch)
         (shown,) = await self.shown(resource, [entry], branch)
         text = "" if shown.redacted else await self.text(entry, request.id, branch)
-        return VersionContent(version=shown, yaml_content=text)
+        gaps = await self._gaps.around(resource, entry) if branch == MAIN else []
+        return VersionContent(version=shown, yaml_content=text, gaps=gaps)
 
     async def diff(self, request: DiffVersions) -> VersionDiff:
         """What differs between two versions; without numbers between the newest and the one before it."""
@@ -142,6 +157,7 @@ class Histories:
         caller.check_cluster(check_cluster_name(request.cluster))
         after = bytes.fromhex(_checked_after(request.after)) if request.after else None
         items: list[SnapshotItem] = []
+        held: list[tuple[Resource, Entry]] = []
         looked_at = 0
         while True:
             found = await self._repository.resources(
@@ -149,6 +165,7 @@ class Histories:
             )
             for key, resource in found:
                 if len(items) >= min(_limit(request.limit), SNAPSHOT_PAGE) or looked_at >= MAX_PAGE:
+                    await self._mark(items, held, request)
                     return SnapshotPage(items, next=after.hex() if after else "")
                 after = key
                 # What is not the caller's ends no page, or the pages would tell how much of it there is.
@@ -162,8 +179,18 @@ class Histories:
                 wanted = request.content and not shown.redacted
                 text = rendering.yaml_of(await self.content(entry, resource.id)) if wanted else ""
                 items.append(SnapshotItem(version=shown, yaml_content=text))
+                held.append((resource, entry))
             if len(found) < MAX_CHUNK:
+                await self._mark(items, held, request)
                 return SnapshotPage(items)
+
+    async def _mark(
+        self, items: Sequence[SnapshotItem], held: Sequence[tuple[Resource, Entry]], request: TakeSnapshot
+    ) -> None:
+        """Tell of each object what makes uncertain that it was so then."""
+        gaps = await self._gaps.at(held, request.at)
+        for item, found in zip(items, gaps, strict=True):
+            item.gaps = found
 
     async def verify(self, request: VerifyHistory) -> VerifiedHistory:
         """Follow the chain of an object's versions from the first that is kept."""
@@ -417,11 +444,6 @@ def redacted(id_: str, entry: Entry) -> Gone:
 def _named(id_: str, branch: str, number: int) -> str:
     """What a diff calls one of its sides."""
     return f"{id_} version {number}" + ("" if branch == versions.MAIN else f" of {branch}")
-
-
-def iso(at: int) -> str:
-    """A time in milliseconds since 1970 as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _limit(asked: int) -> int:

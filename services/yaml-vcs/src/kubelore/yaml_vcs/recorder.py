@@ -24,6 +24,7 @@ from kubelore.common.crypto import Signer
 from kubelore.common.errors import Conflict, Invalid, Unavailable
 from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
+from kubelore.yaml_vcs.gap_repository import parked_scope
 from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, vanish
 from kubelore.yaml_vcs.normalising import Normaliser, versioned
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
@@ -284,7 +285,7 @@ class Recorder:
                 break
             await self._vanish([key for key, _ in gone], synced)
             after = gone[-1][0]
-        await self._repository.close_gap(scope)
+        await self._repository.close_gap(scope, synced.at)
 
     async def _vanish(self, keys: Sequence[bytes], synced: Synced) -> None:
         heads = await self._heads.load(keys)
@@ -302,8 +303,14 @@ class Recorder:
         record = parked.record
         if not isinstance(record, Change):
             return
-        scope = f"parked/{record.id}"
-        details = {"at": record.at, "after_rv": record.rv, "parked": parked.id, "reason": parked.reason[:200]}
+        scope = parked_scope(record.id)
+        details = {
+            "at": record.at,
+            "after_rv": record.rv,
+            "kind": record.kind,
+            "parked": parked.id,
+            "reason": parked.reason[:200],
+        }
         await self._repository.open_gap(scope, f"{scope}/{parked.id}", details)
 
 

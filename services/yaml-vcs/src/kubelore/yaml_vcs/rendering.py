@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -66,3 +67,8 @@ def blame(texts: Sequence[tuple[int, str]]) -> list[BlameLine]:
                 following += [BlameLine(number, line) for line in found[begin:end]]
         lines = following
     return lines
+
+
+def iso(at: int) -> str:
+    """A time in milliseconds since 1970 as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

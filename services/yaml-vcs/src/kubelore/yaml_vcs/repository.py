@@ -19,6 +19,7 @@ from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
 from kubelore.common.store import Database, gt, gte, lt, lte, ne, one_of
 from kubelore.yaml_vcs.branch_repository import BranchRepository
+from kubelore.yaml_vcs.gap_repository import GapRepository
 from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Checkpoint, Entry, Redaction
 from kubelore.yaml_vcs.tag_repository import TagRepository
 
@@ -109,6 +110,7 @@ class VersionRepository:
         self._managers = database.collection("field_managers")
         self.tags = TagRepository(database)
         self.branches = BranchRepository(database)
+        self.marks = GapRepository(database)
         self._names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -118,6 +120,7 @@ class VersionRepository:
         await self._resources.ensure_index([("cluster", 1), ("namespace", 1)])
         await self._resources.ensure_index([("cluster", 1), ("name", 1)])
         await self._gaps.ensure_index([("scope", 1), ("open", 1)])
+        await self._gaps.ensure_index([("scope", 1), ("at", 1)])
         await self.tags.prepare()
         for document in await self._managers.find({}, limit=10_000):
             self._remember(document["_id"], document["name"])
@@ -320,9 +323,9 @@ class VersionRepository:
         found = await self._gaps.find({"scope": scope, "open": True}, sort=[("_id", -1)], limit=1)
         return found[0]["_id"] if found else ""
 
-    async def close_gap(self, scope: str) -> None:
-        """Everything that is still there has been seen again."""
-        await self._gaps.update_many({"scope": scope, "open": True}, {"open": False})
+    async def close_gap(self, scope: str, at: float) -> None:
+        """Everything that is still there has been seen again at a time (seconds since 1970)."""
+        await self._gaps.update_many({"scope": scope, "open": True}, {"open": False, "until": at})
 
     async def mark_seen(self, keys: Iterable[bytes], gap: str) -> None:
         """Note that objects were seen in a gap."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from kubelore.common.callers import current_caller
+from kubelore.common.contracts import versions
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.contracts.timelines import (
     HistoryPage,
@@ -14,12 +15,14 @@ from kubelore.common.contracts.timelines import (
     VersionedObject,
     VersionStep,
 )
-from kubelore.common.contracts.versions import GetVersion
+from kubelore.common.contracts.versions import HistoryGap
 from kubelore.common.errors import BadRequest
 from kubelore.yaml_vcs import rendering
-from kubelore.yaml_vcs.histories import Histories, iso
-from kubelore.yaml_vcs.history import Entry
-from kubelore.yaml_vcs.repository import MAX_CHUNK, Resource, VersionRepository
+from kubelore.yaml_vcs.gaps import Gaps
+from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.history import MAIN, Entry
+from kubelore.yaml_vcs.rendering import iso
+from kubelore.yaml_vcs.repository import MAX_CHUNK, Resource, VersionRepository, resource_key
 
 MAX_STEPS = 200
 """Versions of a page: at 1 ms of YAML each a fifth of a second."""
@@ -33,6 +36,7 @@ class Timelines:
     def __init__(self, repository: VersionRepository, histories: Histories) -> None:
         self._repository = repository
         self._histories = histories
+        self._gaps = Gaps(repository)
 
     async def objects(self, request: ListObjects) -> ObjectPage:
         """A page of the objects that the caller may read and that have a history."""
@@ -58,12 +62,12 @@ class Timelines:
         if not 1 <= request.limit <= MAX_STEPS:
             raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_STEPS}")
         steps = await self._histories.walk(request.id, request.branch, request.after, request.limit + 1)
-        before, last = await self._before(request), request.after
+        last, before = await self._before(request)
         items: list[VersionStep] = []
         size = 0
         for version, content in steps[: request.limit]:
             if size > PAGE_BYTES:
-                return HistoryPage(items, next=last)
+                break
             text = await asyncio.to_thread(rendering.yaml_of, content)
             names = (f"{request.id} version {last}", f"{request.id} version {version.version}")
             items.append(
@@ -73,14 +77,36 @@ class Timelines:
             )
             size += len(text) * 2
             before, last = text, version.version
-        return HistoryPage(items, next=last if len(steps) > request.limit else None)
+        gaps = await self._gaps_of(request, [one.version.version for one in items])
+        return HistoryPage(items, next=last if len(steps) > len(items) else None, gaps=gaps)
 
-    async def _before(self, request: ReadHistory) -> str:
-        """The object as it was before the page; empty before the first version."""
+    async def _before(self, request: ReadHistory) -> tuple[int, str]:
+        """The version that is kept before the page, and the object as it was then; 0 and empty where there is none."""
         if not request.after:
-            return ""
-        held = GetVersion(id=request.id, branch=request.branch, version=request.after)
-        return (await self._histories.get(held)).yaml_content
+            return 0, ""
+        branch = await self._histories.branch(request.id, request.branch)
+        key = resource_key(request.id)
+        # The one that `after` names may be pruned.
+        found = await self._repository.page(
+            key, branch, before=request.after + 1, since=0, until=None, limit=1
+        )
+        if not found:
+            return 0, ""
+        entry = found[0]
+        held = (
+            b"" if entry.redaction is not None else await self._histories.content(entry, request.id, branch)
+        )
+        return entry.number, rendering.yaml_of(held)
+
+    async def _gaps_of(self, request: ReadHistory, numbers: list[int]) -> list[HistoryGap]:
+        """What is not known between the versions of a page and behind them, with what late changes held."""
+        if request.branch != versions.MAIN or not numbers:
+            return []
+        key = resource_key(request.id)
+        entries = await self._repository.between(key, numbers[0], numbers[-1])
+        resource = await self._histories.readable(request.id)
+        first = not await self._repository.page(key, MAIN, before=numbers[0], since=0, until=None, limit=1)
+        return await self._gaps.among(resource, entries, first=first, content=True)
 
 
 def _shown(resource: Resource, entry: Entry) -> VersionedObject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubelore.common.contracts.endpoint import Endpoint
-from kubelore.common.contracts.versions import MAIN, SERVICE, Version
+from kubelore.common.contracts.versions import MAIN, SERVICE, HistoryGap, Version
 
 
 class ListObjects(msgspec.Struct, kw_only=True):
@@ -63,6 +63,8 @@ class HistoryPage(msgspec.Struct):
 
     items: list[VersionStep]
     next: int | None = None
+    gaps: list[HistoryGap] = []
+    """Between them, and behind the last; at the beginning also before the first."""
 
 
 OBJECTS = Endpoint(SERVICE, "objects", ListObjects, ObjectPage, deadline_s=15.0)

@@ -69,11 +69,39 @@ class ListVersions(msgspec.Struct, kw_only=True):
     limit: int = 50
 
 
+class HistoryGap(msgspec.Struct, kw_only=True):
+    """What is not known of an object, or came late: never part of the chain of its versions.
+
+    `gap`: the API server no longer had what happened to the type after
+    `resource_version`; `since` is when that was found, `until` when everything had
+    been seen again. `missing`: the change to `resource_version` could not be taken
+    and waits parked; `late`: it was replayed behind newer versions. It lies behind
+    `after_version` (0: before the first) and before `before_version`, where there is one.
+    """
+
+    kind: Literal["gap", "missing", "late"]
+    type: str
+    namespace: str
+    """Of which namespace; empty for all."""
+    since: str
+    until: str | None = None
+    resource_version: str = ""
+    after_version: int = 0
+    before_version: int | None = None
+    happened: str = ""
+    """To the object, by a change that is missing or late."""
+    parked: int = 0
+    reason: str = ""
+    yaml_content: str = ""
+    """What a late change held; only beside a single version and in whole histories."""
+
+
 class VersionPage(msgspec.Struct):
-    """Versions, and the `before` of the page behind; None at the end."""
+    """Versions, and the `before` of the page behind; None at the end. `gaps` lie between and behind them."""
 
     items: list[Version]
     next: int | None = None
+    gaps: list[HistoryGap] = []
 
 
 class GetVersion(msgspec.Struct, kw_only=True):
@@ -92,6 +120,8 @@ class VersionContent(msgspec.Struct, kw_only=True):
 
     version: Version
     yaml_content: str
+    gaps: list[HistoryGap] = []
+    """Right before and right behind it."""
 
 
 class DiffVersions(msgspec.Struct, kw_only=True):
@@ -157,6 +187,8 @@ class SnapshotItem(msgspec.Struct, kw_only=True):
 
     version: Version
     yaml_content: str = ""
+    gaps: list[HistoryGap] = []
+    """What makes uncertain that it was so then."""
 
 
 class SnapshotPage(msgspec.Struct):
