@@ -246,6 +246,13 @@ async def test_a_list_gives_what_lies_below_a_folder(store: BlobStore) -> None:
     assert [blob async for blob in store.list("nowhere")] == []
 
 
+async def test_the_folders_of_a_folder_are_named_in_order_each_once(store: BlobStore) -> None:
+    keys = {f"logs/{day}/{hour}/{part}" for day in ("b", "a", "c") for hour in range(3) for part in range(2)}
+    await asyncio.gather(*(store.put(key, b"") for key in keys | {"logs/alone", "logsabc/d/1"}))
+    assert await store.folders("logs") == ["a", "b", "c"]
+    assert await store.folders("nowhere") == []
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -466,7 +466,7 @@ def _has(kubectl: Any, namespace: str, count: int) -> Callable[[], Awaitable[boo
     return has
 
 
-async def test_a_token_that_is_revoked_ends_its_restore_and_nobody_writes_more_than_they_may(
+async def test_a_restore_writes_no_more_than_its_caller_may_and_a_revoked_token_begins_none(
     kubelore, clusters, command_line
 ) -> None:
     grant = {"role": "operator", "rights": ["backup"], "clusters": ["alpha"], "namespaces": [SHOP]}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 POLL_S = 0.5
+ROUND_S = 90.0
+"""How long one round over the blob store is waited for."""
 
 app = typer.Typer(no_args_is_help=True, help="Make, verify, fetch and read encrypted backups.")
 
@@ -148,6 +150,31 @@ def delete(
     with connect(context) as api:
         api.delete(_path(id))
     note(f"{id} is deleted.")
+
+
+@app.command()
+def rescan(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Know the backups of the blob store again, after MongoDB was lost; exits with 1 when one cannot be opened."""
+    told: dict[str, Any] = {"found": [], "known": 0, "refused": []}
+    with connect(context) as api:
+        position = ""
+        while True:
+            query = f"?continue={quote(position, safe='')}" if position else ""
+            page = api.post(f"/api/k8s/yaml/backup/rescan{query}", None, timeout_s=ROUND_S)
+            for key in told:
+                told[key] += page[key]
+            if not (position := page["continue"] or ""):
+                break
+    if output in (Format.JSON, Format.YAML):
+        print_document(told, output)
+    else:
+        for backup_id in told["found"]:
+            typer.echo(backup_id)
+        note(f"{len(told['found'])} found, {told['known']} known before.")
+    for refused in told["refused"]:
+        warn(f"{refused['id']}: {refused['reason']}: {refused['error']}")
+    if told["refused"]:
+        raise typer.Exit(1)
 
 
 @app.command()

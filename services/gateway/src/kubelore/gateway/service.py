@@ -17,6 +17,7 @@ from kubelore.gateway.audit.verification import Auditor
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.backup_keys import backup_key_routes
 from kubelore.gateway.backup_policies import backup_policy_routes
+from kubelore.gateway.backup_rescans import backup_rescan_routes
 from kubelore.gateway.backups import backup_routes
 from kubelore.gateway.branches import branch_routes
 from kubelore.gateway.clusters import cluster_routes
@@ -103,6 +104,7 @@ def build_app(
     # Before the routes of backups: what they add under /backup is no id of one.
     app.include_router(backup_policy_routes(bus, roster))
     app.include_router(backup_key_routes(bus))
+    app.include_router(backup_rescan_routes(bus, continuation))
     app.include_router(branch_routes(bus, continuation))
     app.include_router(version_routes(bus, continuation))
     app.include_router(restore_routes(bus, continuation))

@@ -29,6 +29,7 @@ from kubelore.yaml_vcs.pruning import Pruner, prune_under_lease
 from kubelore.yaml_vcs.recorder import Recorder
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import VersionRepository
+from kubelore.yaml_vcs.rescans import Rescans
 from kubelore.yaml_vcs.restore_repository import RestoreRepository
 from kubelore.yaml_vcs.restore_run import Keys
 from kubelore.yaml_vcs.restores import RestoreRunner, Restores, telling
@@ -100,7 +101,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         await policies.prepare()
         upkeep = BackupUpkeep(kept, backups, jobs, policies, keyring)
         schedules = PolicyRuns(policies, ScheduledBackups(backups, kept), keyring, bus)
-        serve_backups(service, backups)
+        serve_backups(service, backups, Rescans(kept, blobs, keyring, bus))
         serve_backup_policies(service, BackupPolicies(policies, keyring, bus), upkeep)
         restores = RestoreRepository(database)
         await restores.prepare()

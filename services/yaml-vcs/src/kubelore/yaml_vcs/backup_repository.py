@@ -81,6 +81,11 @@ class BackupRepository:
         """Keep a new one. Raises AlreadyExists."""
         await self._jobs.insert(_document(job))
 
+    async def known(self, backup_ids: Iterable[str]) -> set[str]:
+        """Which of at most 1,000 there are, deleted ones whose files have yet to go among them."""
+        where = {"_id": one_of(backup_ids)}
+        return {found["_id"] async for found in self._jobs.scan(where, fields=("status",))}
+
     async def get(self, backup_id: str) -> Job:
         """One that is not deleted. Raises NotFound."""
         found = await self._jobs.find_one({"_id": backup_id, "deleted": False})

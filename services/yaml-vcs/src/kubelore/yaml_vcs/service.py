@@ -9,6 +9,7 @@ from kubelore.common.contracts import (
     backups,
     branches,
     keeping,
+    rescans,
     restores,
     rollbacks,
     timelines,
@@ -23,6 +24,7 @@ from kubelore.yaml_vcs.drift import Drifting
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.policies import Policies
 from kubelore.yaml_vcs.redactions import Redacting
+from kubelore.yaml_vcs.rescans import Rescans
 from kubelore.yaml_vcs.restores import Restores
 from kubelore.yaml_vcs.rollbacks import Rollbacks
 from kubelore.yaml_vcs.secrets import Revealing
@@ -90,7 +92,7 @@ def serve_restores(service: Service, kept: Restores) -> None:
     service.serve(restores.CANCEL, kept.cancel)
 
 
-def serve_backups(service: Service, kept: Backups) -> None:
+def serve_backups(service: Service, kept: Backups, finding: Rescans) -> None:
     """The endpoints about backups."""
     service.serve(backups.CREATE, kept.create)
     service.serve(backups.LIST_BACKUPS, kept.list)
@@ -100,6 +102,7 @@ def serve_backups(service: Service, kept: Backups) -> None:
     service.serve(backups.VERIFY_BACKUP, kept.verify)
     service.serve(backups.FILES, kept.files, max_concurrent=4)
     service.serve(backups.FILE, kept.file, max_concurrent=4)
+    service.serve(rescans.RESCAN, finding.rescan, max_concurrent=1)
 
 
 def serve_rollbacks(service: Service, going_back: Rollbacks, snapshots: Snapshots) -> None:

@@ -208,6 +208,14 @@ class BlobStore:
                 if not found["path"].startswith(f"{DRAFTS}/"):
                     yield _info(found)
 
+    async def folders(self, prefix: str) -> list[str]:
+        """The names of the folders right below a folder, in order, however many blobs they hold."""
+        checked_key(prefix)
+        with translated(prefix):
+            async with asyncio.timeout(DEADLINE_S):
+                found = await obstore.list_with_delimiter_async(self._store, prefix)
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
     async def delete(self, key: str) -> None:
         """Remove a blob; nothing happens when there is none."""
         checked_key(key)
