@@ -13,11 +13,11 @@ from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
 from kubelore.common.callers import acting_as
 from kubelore.common.contracts.keeping import (
     FieldRule,
-    ListPolicies,
-    PolicyRef,
+    ListVersionPolicies,
     RedactVersion,
     Retention,
     VersionPolicy,
+    VersionPolicyRef,
 )
 from kubelore.common.contracts.versions import DiffVersions, GetVersion, ListVersions, VerifyHistory
 from kubelore.common.crypto import Signer
@@ -292,16 +292,16 @@ async def test_only_administrators_of_a_cluster_set_its_policy_and_it_says_who_d
         kept = await policies.put(VersionPolicy(cluster="prod", retention=Retention(days=7), number=99))
         assert (kept.number, kept.changed_by, kept.changed_at) == (1, "ada", 5.0)
         assert policies.retention("prod") == Retention(days=7)
-        assert [one.cluster for one in (await policies.list(ListPolicies())).items] == ["prod"]
+        assert [one.cluster for one in (await policies.list(ListVersionPolicies())).items] == ["prod"]
         with pytest.raises(NotFound):
-            await policies.get(PolicyRef("test"))
-        assert (await policies.drop(PolicyRef("prod"))).number == 2
+            await policies.get(VersionPolicyRef("test"))
+        assert (await policies.drop(VersionPolicyRef("prod"))).number == 2
         assert policies.retention("prod") == Retention()
     with acting_as(partly):
-        for asked in (policies.get(PolicyRef("prod")), policies.put(VersionPolicy(cluster="prod"))):
+        for asked in (policies.get(VersionPolicyRef("prod")), policies.put(VersionPolicy(cluster="prod"))):
             with pytest.raises(Forbidden):
                 await asked
-        assert (await policies.list(ListPolicies())).items == []
+        assert (await policies.list(ListVersionPolicies())).items == []
 
 
 @pytest.mark.parametrize(

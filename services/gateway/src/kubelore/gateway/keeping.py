@@ -126,11 +126,11 @@ def _policy_routes(bus: Bus) -> APIRouter:
         "", response_model=PolicyList, summary="What is versioned of which cluster", responses=documented()
     )
     async def policies() -> Response:
-        return _json(await bus.request(keeping.POLICIES, keeping.ListPolicies()))
+        return _json(await bus.request(keeping.POLICIES, keeping.ListVersionPolicies()))
 
     @router.get("/{cluster}", response_model=Policy, summary="The policy of a cluster", responses=_REFUSED)
     async def policy(cluster: ClusterName) -> Response:
-        return _json(await bus.request(keeping.POLICY, keeping.PolicyRef(cluster)))
+        return _json(await bus.request(keeping.POLICY, keeping.VersionPolicyRef(cluster)))
 
     @router.put(
         "/{cluster}",
@@ -151,7 +151,7 @@ def _policy_routes(bus: Bus) -> APIRouter:
         responses=_REFUSED,
     )
     async def drop_policy(cluster: ClusterName) -> Response:
-        return _json(await bus.request(keeping.DROP_POLICY, keeping.PolicyRef(cluster)))
+        return _json(await bus.request(keeping.DROP_POLICY, keeping.VersionPolicyRef(cluster)))
 
     return router
 

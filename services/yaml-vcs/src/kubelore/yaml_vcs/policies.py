@@ -11,11 +11,11 @@ import msgspec
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.contracts.keeping import (
-    ListPolicies,
+    ListVersionPolicies,
     PolicyList,
-    PolicyRef,
     Retention,
     VersionPolicy,
+    VersionPolicyRef,
 )
 from kubelore.common.errors import BadRequest, KubeloreError
 from kubelore.common.telemetry import get_logger
@@ -70,13 +70,13 @@ class Policies:
 
     # what administrators ask
 
-    async def list(self, _request: ListPolicies) -> PolicyList:
+    async def list(self, _request: ListVersionPolicies) -> PolicyList:
         """Every policy of clusters that the caller administers."""
         caller = current_caller()
         found = await self._repository.all()
         return PolicyList([one for one in found if caller.namespaces(one.cluster, "admin").everything])
 
-    async def get(self, request: PolicyRef) -> VersionPolicy:
+    async def get(self, request: VersionPolicyRef) -> VersionPolicy:
         """The policy of a cluster, the defaults where it has none. Raises Forbidden, NotFound."""
         _check(request.cluster, "see the policy of")
         return await self._repository.get(request.cluster) or VersionPolicy(cluster=request.cluster)
@@ -87,7 +87,7 @@ class Policies:
         _check_policy(request)
         return await self._keep(request)
 
-    async def drop(self, request: PolicyRef) -> VersionPolicy:
+    async def drop(self, request: VersionPolicyRef) -> VersionPolicy:
         """Go back to the defaults, under a number of their own. Raises Forbidden, NotFound."""
         _check(request.cluster, "set the policy of")
         return await self._keep(VersionPolicy(cluster=request.cluster))

@@ -90,13 +90,13 @@ class VersionPolicy(msgspec.Struct, kw_only=True, frozen=True):
     changed_at: float = 0.0
 
 
-class PolicyRef(msgspec.Struct):
+class VersionPolicyRef(msgspec.Struct):
     """The policy of which cluster."""
 
     cluster: str
 
 
-class ListPolicies(msgspec.Struct):
+class ListVersionPolicies(msgspec.Struct):
     """Every policy of clusters that the caller administers."""
 
 
@@ -106,10 +106,10 @@ class PolicyList(msgspec.Struct):
     items: list[VersionPolicy]
 
 
-POLICIES = Endpoint(SERVICE, "policies", ListPolicies, PolicyList)
-POLICY = Endpoint(SERVICE, "policy", PolicyRef, VersionPolicy)
+POLICIES = Endpoint(SERVICE, "policies", ListVersionPolicies, PolicyList)
+POLICY = Endpoint(SERVICE, "policy", VersionPolicyRef, VersionPolicy)
 SET_POLICY = Endpoint(SERVICE, "set-policy", VersionPolicy, VersionPolicy)
-DROP_POLICY = Endpoint(SERVICE, "drop-policy", PolicyRef, VersionPolicy)
+DROP_POLICY = Endpoint(SERVICE, "drop-policy", VersionPolicyRef, VersionPolicy)
 REVEAL = Endpoint(SERVICE, "reveal", RevealValues, RevealedValues)
 REDACT = Endpoint(SERVICE, "redact", RedactVersion, RedactedVersions, deadline_s=15.0)
 
