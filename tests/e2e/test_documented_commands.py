@@ -82,7 +82,7 @@ class Reader:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=180, check=False, cwd=ROOT, env=self.environment
+            command, capture_output=True, text=True, timeout=420, check=False, cwd=ROOT, env=self.environment
         )
         return done.stdout + done.stderr
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import typer
 
 from kubelore.cli.connection import Api, connect
-from kubelore.cli.output import note, print_document, print_table, warn
+from kubelore.cli.output import note, print_document, print_lines, print_table, warn
 from kubelore.cli.selection import Cluster, Format, Namespace, Output, Selector
 from kubelore.common.errors import AlreadyExists, IntegrityError, Unavailable
 
@@ -88,6 +88,9 @@ def list_backups(
         page = api.get("/api/k8s/yaml/backup", cluster=cluster or None, status=status or None, limit=limit)
     if output in (Format.JSON, Format.YAML):
         print_document(page, output)
+        return
+    if output == Format.NAME:
+        print_lines(item["id"] for item in page["items"])
         return
     header = ("ID", "NAME", "STATUS", "CLUSTERS", "OBJECTS", "SIZE", "CREATED", "BY")
     print_table(header, [_row(item) for item in page["items"]])
