@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
 CHANGES = int(os.environ.get("KUBELORE_FAULT_CHANGES", "10000"))
 WRITERS = 6
 IN_TURN = ("yaml-vcs", "nats", "mongo", "resource-ops")
-CAUGHT_UP_S = 120.0
+CAUGHT_UP_S = 240
 EVERY_NTH_CONTENT = 25
 
 
