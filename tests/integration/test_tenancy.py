@@ -571,6 +571,7 @@ SHOWS_NONE = {
     "/api/k8s/clusters/inspect": "what the request holds",
     "/api/audit/verify": "chains and numbers",
     "/api/k8s/yaml/versions/{id}/verify": "numbers",
+    "/api/k8s/yaml/verify": "numbers, as long as nothing is broken",
     "/api/k8s/yaml/backup/policies/{policy}/runs": "times",
     "/api/k8s/yaml/backup/keys": "keys and numbers",
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",

@@ -30,6 +30,7 @@ from kubelore.cli import (
     restore,
     rollback,
     up,
+    verifying,
     watch,
 )
 from kubelore.cli.connection import ApiError, Target, tell
@@ -97,6 +98,7 @@ snapshots.command("diff")(rollback.snapshot_diff)
 snapshots.command("rollback")(rollback.snapshot_rollback)
 app.add_typer(snapshots, name="snapshot")
 app.command("export")(export.export)
+keeping.app.command()(verifying.verify)
 app.add_typer(keeping.app, name="versions")
 app.command("tag")(branch.tag)
 app.command("tag-namespace")(branch.tag_namespace)

@@ -47,6 +47,7 @@ from kubelore.gateway.store import Store
 from kubelore.gateway.timelines import timeline_routes
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
+from kubelore.gateway.verifying import verification_routes
 from kubelore.gateway.versions import version_routes
 from kubelore.gateway.watch import Watches
 from kubelore.gateway.writes import write_routes
@@ -98,6 +99,7 @@ def build_app(
     app.include_router(write_routes(bus, roster))
     # Before what takes any word behind an id for the number of a version.
     app.include_router(timeline_routes(bus, continuation))
+    app.include_router(verification_routes(bus, continuation))
     app.include_router(rollback_routes(bus))
     app.include_router(snapshot_routes(bus, continuation))
     app.include_router(yaml_routes(bus, roster))

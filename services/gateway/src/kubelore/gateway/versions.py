@@ -161,6 +161,7 @@ class Verification(BaseModel):
     versions: int
     ok: bool
     broken: int | None
+    why: str = Field(description="What does not verify; empty when all does.")
 
 
 def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:

@@ -46,10 +46,12 @@ from kubelore.yaml_vcs.service import (
     serve_rollbacks,
     serve_tags,
     serve_timelines,
+    serve_verifying,
 )
 from kubelore.yaml_vcs.snapshots import Snapshots
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
+from kubelore.yaml_vcs.verifying import Verifying
 from kubelore.yaml_vcs.writing_back import WritingBack
 
 
@@ -92,6 +94,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         tagging = Tagging(repository, histories, keyring.signer())
         serve_tags(service, tagging, Drifting(repository, histories))
         serve_timelines(service, Timelines(repository, histories))
+        serve_verifying(service, Verifying(repository, histories))
         drafts = Drafts(repository, histories, Normaliser(), keyring.signer())
         serve_drafts(service, drafts, DraftMerging(bus, repository, histories, drafts, Normaliser()))
         leases, kept = Leases(bus), BackupRepository(database)

@@ -207,7 +207,8 @@ class Histories:
             contents = await self.contents(entries, request.id, branch, damaged=DAMAGED)
             broken = first_broken(entries, contents, parent, after=after, vouching=vouching)
             if broken is not None:
-                return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken)
+                why = f"version {broken} does not follow from the one before: changed, dropped or put in"
+                return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken, why=why)
             count += len(entries)
             parent, after = entries[-1].commit, entries[-1].number
 

@@ -13,6 +13,7 @@ from kubelore.common.contracts import (
     restores,
     rollbacks,
     timelines,
+    verifying,
     versions,
 )
 from kubelore.yaml_vcs.backup_policies import BackupPolicies
@@ -31,6 +32,7 @@ from kubelore.yaml_vcs.secrets import Revealing
 from kubelore.yaml_vcs.snapshots import Snapshots
 from kubelore.yaml_vcs.tags import Tagging
 from kubelore.yaml_vcs.timelines import Timelines
+from kubelore.yaml_vcs.verifying import Verifying
 
 VERSION = "0.1.0"
 
@@ -54,6 +56,11 @@ def serve_tags(service: Service, tagging: Tagging, drift: Drifting) -> None:
     service.serve(branches.UNTAG, tagging.remove)
     service.serve(branches.DRIFT, drift.find, max_concurrent=4)
     service.serve(branches.TAG_SNAPSHOT, tagging.put_on_snapshot, max_concurrent=2)
+
+
+def serve_verifying(service: Service, many: Verifying) -> None:
+    """The endpoint that verifies many histories."""
+    service.serve(verifying.VERIFY_MANY, many.many, max_concurrent=2)
 
 
 def serve_timelines(service: Service, lines: Timelines) -> None:

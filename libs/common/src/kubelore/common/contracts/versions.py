@@ -206,12 +206,13 @@ class VerifyHistory(msgspec.Struct, kw_only=True):
 
 
 class VerifiedHistory(msgspec.Struct, kw_only=True):
-    """How many versions follow from one another; `broken` is the first that does not."""
+    """How many versions follow from one another; `broken` is the first that does not, and `why`."""
 
     id: str
     versions: int
     ok: bool
     broken: int | None = None
+    why: str = ""
 
 
 LIST = Endpoint(SERVICE, "list", ListVersions, VersionPage)

@@ -1,0 +1,62 @@
+"""Verifies the histories of a namespace or cluster, in pages that are bounded in objects and in time."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from kubelore.common.callers import current_caller
+from kubelore.common.contracts.identity import check_cluster_name
+from kubelore.common.contracts.verifying import BrokenHistory, VerifiedMany, VerifyMany
+from kubelore.common.contracts.versions import VerifyHistory
+from kubelore.common.errors import BadRequest
+from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.repository import KEY_BYTES, MAX_CHUNK, VersionRepository
+
+PAGE_S = 5.0
+"""A page ends behind the history that goes over it."""
+
+
+class Verifying:
+    """Answers page by page; `histories` knows how one is verified."""
+
+    def __init__(self, repository: VersionRepository, histories: Histories) -> None:
+        self._repository = repository
+        self._histories = histories
+
+    async def many(self, request: VerifyMany) -> VerifiedMany:
+        """Verify the next histories that the caller may read. Raises NotFound and BadRequest."""
+        caller = current_caller()
+        caller.check_cluster(check_cluster_name(request.cluster))
+        if not 1 <= request.limit <= MAX_CHUNK:
+            raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_CHUNK}")
+        after = _key(request.after) if request.after else None
+        done, started = VerifiedMany(broken=[]), monotonic()
+        found = await self._repository.resources(request.cluster, namespace=request.namespace, after=after)
+        for place, (_, one) in enumerate(found):
+            if place >= request.limit or monotonic() - started > PAGE_S:
+                done.next = found[place - 1][0].hex()
+                return done
+            if not caller.may_read(one.cluster, one.type, one.namespace, one.name):
+                continue
+            verified = await self._histories.verify(VerifyHistory(id=one.id))
+            done.objects += 1
+            done.versions += verified.versions
+            if not verified.ok:
+                done.broken.append(BrokenHistory(id=one.id, version=verified.broken or 0, why=verified.why))
+        if len(found) == MAX_CHUNK:
+            done.next = found[-1][0].hex()
+        return done
+
+
+def _key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise _no_position()
+    return key
+
+
+def _no_position() -> BadRequest:
+    return BadRequest("`after` is no position in a verification")
