@@ -335,6 +335,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "propagation": ["Foreground"],
         "grace_period_s": ["0"],
         "policy": [tenancy.one("policy")],
+        "number": ["1"],
     }
 
 
@@ -575,6 +576,7 @@ SHOWS_NONE = {
     "/api/k8s/yaml/backup/policies/{policy}/runs": "times",
     "/api/k8s/yaml/backup/keys": "keys and numbers",
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",
+    "/api/k8s/yaml/parked": "nothing, where nothing is parked",
     "/api/k8s/yaml/policies": "rules, of which none is set",
     "/api/k8s/yaml/policies/{cluster}": "rules, and the cluster that was asked for",
     **dict.fromkeys((one.path for one in UNDESCRIBED), "nothing of clusters"),

@@ -9,9 +9,11 @@ from kubelore.common.authz import ADMINISTRATOR
 from kubelore.common.bus import Parked
 from kubelore.common.callers import acting_as
 from kubelore.common.contracts.changes import Gap, Synced
+from kubelore.common.contracts.keeping import RedactVersion
 from kubelore.common.contracts.timelines import ReadHistory
-from kubelore.common.contracts.versions import GetVersion, ListVersions, TakeSnapshot
+from kubelore.common.contracts.versions import GetVersion, ListVersions, TakeSnapshot, VerifyHistory
 from kubelore.yaml_vcs import packing
+from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import resource_key
 from kubelore.yaml_vcs.timelines import Timelines
 
@@ -138,3 +140,46 @@ async def test_a_history_goes_on_behind_a_version_that_was_pruned(
     assert [one.version.version for one in page.items] == [4, 5]
     assert page.items[0].yaml_content == content
     assert page.items[0].diff_content.startswith(f"--- {WEB} version 1\n+++ {WEB} version 4\n")
+
+
+async def test_a_change_replayed_behind_newer_versions_is_shown_as_late_and_the_chain_stays(
+    recorder, changed, asking, histories
+) -> None:
+    await recorder.take([changed("created", 1, {"a": "1"}), changed("updated", 5, {"a": "2"})])
+    late = changed("updated", 3, {"a": "x"})
+    await recorder.placeholder(parked(late))
+    assert [await recorder.replay(late, 7) for _ in range(2)] == ["late", "late"]
+    (shown,) = (await asking(ListVersions(id=WEB))).gaps
+    assert (shown.kind, shown.after_version, shown.before_version, shown.yaml_content) == ("late", 1, 2, "")
+    (whole,) = (await asking(GetVersion(id=WEB, version=1))).gaps
+    assert "a: x" in whole.yaml_content
+    with acting_as(ADMINISTRATOR):
+        verified = await histories.verify(VerifyHistory(id=WEB))
+    assert (verified.ok, verified.versions) == (True, 2)
+
+
+async def test_a_change_replayed_before_anything_newer_is_a_version_and_missing_no_more(
+    recorder, start, changed, asking
+) -> None:
+    await recorder.take([changed("created", 1, {"a": "1"})])
+    late = changed("updated", 3, {"a": "x"})
+    await recorder.placeholder(parked(late))
+    assert await start().replay(late, 7) == "recorded"
+    assert await start().replay(late, 7) == "recorded"
+    page = await asking(ListVersions(id=WEB))
+    assert ([one.version for one in page.items], page.gaps) == ([2, 1], [])
+
+
+async def test_a_redaction_takes_the_same_content_out_of_late_changes(
+    recorder, changed, asking, repository, histories, signer
+) -> None:
+    await recorder.take([changed("created", 1, {"a": "x"}), changed("updated", 5, {"a": "2"})])
+    before, after = changed("updated", 3, {"a": "x"}), changed("updated", 4, {"a": "x"})
+    await recorder.replay(before, 7)
+    with acting_as(ADMINISTRATOR):
+        await Redacting(repository, histories, signer).redact(
+            RedactVersion(id=WEB, version=1, reason="leaked")
+        )
+    await recorder.replay(after, 8)
+    found = (await asking(GetVersion(id=WEB, version=2))).gaps
+    assert [(one.kind, one.yaml_content) for one in found] == [("late", ""), ("late", "")]

@@ -12,7 +12,7 @@ import typer
 
 from kubelore.cli.connection import connect
 from kubelore.cli.history import Object, OneCluster, object_path
-from kubelore.cli.output import print_document, warn
+from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import Format, Namespace, Output
 
 app = typer.Typer(
@@ -87,6 +87,45 @@ def policy(
         shown = api.delete if reset else api.get
         found = shown(path) if file is None else api.put(path, _document(file))
     print_document(found, output)
+
+
+@app.command()
+def parked(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Changes that could not be taken, oldest first. For administrators."""
+    items: list[dict[str, Any]] = []
+    after: int | None = 0
+    with connect(context) as api:
+        while after is not None:
+            page = api.get("/api/k8s/yaml/parked", after=after)
+            items += page["items"]
+            after = page["next"]
+    if output in (Format.JSON, Format.YAML):
+        print_document({"items": items}, output)
+        return
+    print_table(
+        ("NUMBER", "WHEN", "OBJECT", "WHAT", "WHY"),
+        [
+            (
+                str(one["number"]),
+                one["changed_at"] or one["parked_at"],
+                one["resource_id"] or one["cluster"],
+                one["happened"],
+                one["reason"],
+            )
+            for one in items
+        ],
+    )
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(min=1, help="As `versions parked` shows it.")],
+) -> None:
+    """Take a parked change again, once its cause is mended. For administrators, and audited."""
+    with connect(context) as api:
+        found = api.post(f"/api/k8s/yaml/parked/{number}/replay", {})
+    warn(f"Parked change {number}: {found['outcome']}.")
 
 
 def _document(file: Path) -> dict[str, Any]:

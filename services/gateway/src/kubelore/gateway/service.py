@@ -34,6 +34,7 @@ from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
 from kubelore.gateway.origins import Origins
 from kubelore.gateway.overview import overview_routes
+from kubelore.gateway.parked import parked_routes
 from kubelore.gateway.problems import Boundary, install
 from kubelore.gateway.query_names import KnownQuery
 from kubelore.gateway.rates import Buckets
@@ -111,6 +112,7 @@ def build_app(
     app.include_router(version_routes(bus, continuation))
     app.include_router(restore_routes(bus, continuation))
     app.include_router(keeping_routes(bus, keyring))
+    app.include_router(parked_routes(bus))
     app.include_router(backup_routes(bus, roster, continuation))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)

@@ -22,6 +22,7 @@ from kubelore.yaml_vcs.drift import DriftAlerts, Drifting
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.keeping_repository import KeepingRepository
 from kubelore.yaml_vcs.normalising import Normaliser
+from kubelore.yaml_vcs.parked import ParkedChanges
 from kubelore.yaml_vcs.policies import Policies
 from kubelore.yaml_vcs.policy_repository import PolicyRepository
 from kubelore.yaml_vcs.policy_runs import PolicyRuns, follow_schedules
@@ -42,6 +43,7 @@ from kubelore.yaml_vcs.service import (
     serve_backups,
     serve_drafts,
     serve_keeping,
+    serve_parked,
     serve_restores,
     serve_rollbacks,
     serve_tags,
@@ -83,6 +85,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
             Redacting(repository, histories, keyring.signer()),
             versioning,
         )
+        serve_parked(service, ParkedChanges(consumer, recorder))
         clusters = Recipient.load(settings.keyring_dir / "clusters.pub")
         writing = WritingBack(bus, Normaliser(), SecretValues(keyring).values_of, clusters)
         serve_rollbacks(

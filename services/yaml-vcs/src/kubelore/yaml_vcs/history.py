@@ -136,7 +136,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 def follow(head: Head | None, seen: Seen) -> Head | None:
     """The new head after a change; None when it makes no version, though the head then knows who wrote last."""
-    if head is not None and _known(head.entry, seen):
+    if head is not None and is_known(head.entry, seen):
         return None
     if seen.kind == "deleted":
         return None if head is None or head.gone else _tombstone(head, "deleted", seen)
@@ -233,7 +233,7 @@ def _whole(entry: Entry, content: bytes, vouching: Vouching | None) -> bool:
     return entry.kind in GONE or content_hash(content) == entry.hash
 
 
-def _known(entry: Entry, seen: Seen) -> bool:
+def is_known(entry: Entry, seen: Seen) -> bool:
     """Whether a change was taken before: its life of the cluster is past, or its version not newer."""
     if seen.incarnation != entry.incarnation:
         return seen.incarnation < entry.incarnation

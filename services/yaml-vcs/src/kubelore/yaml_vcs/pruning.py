@@ -102,6 +102,7 @@ class Pruner:
         stay = retention.kept(versions, int(self._clock() * 1000), rules, needed)
         for before, behind in holes(versions, stay):
             done.versions += await self._remove(key, resource, before, behind)
+        await self._repository.marks.prune(resource.id, min(one.at for one in versions if one.number in stay))
 
     async def _remove(self, key: bytes, resource: Resource, before: int, behind: int) -> int:
         """Remove the versions between two that stay; `before` is 0 where there is none. Raises IntegrityError."""

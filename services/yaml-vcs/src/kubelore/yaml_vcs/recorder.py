@@ -20,13 +20,14 @@ import zstandard
 from kubelore.common.bus import Parked
 from kubelore.common.contracts.changes import Applied, Change, Gap, Record, Synced
 from kubelore.common.contracts.identity import ResourceId
+from kubelore.common.contracts.keeping import Outcome
 from kubelore.common.crypto import Signer
 from kubelore.common.errors import Conflict, Invalid, Unavailable
 from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
-from kubelore.yaml_vcs.gap_repository import parked_scope
-from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, vanish
-from kubelore.yaml_vcs.normalising import Normaliser, versioned
+from kubelore.yaml_vcs.gap_repository import Mark, parked_scope
+from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, is_known, vanish
+from kubelore.yaml_vcs.normalising import Normaliser, content_hash, versioned
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
 
 log = get_logger(__name__)
@@ -297,6 +298,47 @@ class Recorder:
                 heads[key] = following
                 entries.append((key, MAIN, following.entry))
         await self._write(entries, {}, {key: False for key, _, _ in entries}, heads)
+
+    async def replay(self, change: Change, parked: int) -> Outcome:
+        """Take a change that was parked: as a version, or beside the chain where newer ones are.
+
+        Idempotent. Raises Invalid while it still cannot be read.
+        """
+        key, scope = resource_key(change.id), parked_scope(change.id)
+        seen = await self._seen(change)
+        # Another replica may have written behind the head that this one remembers.
+        self._heads.forget(key)
+        head = (await self._heads.load([key]))[key]
+        at = int(change.at * 1000)
+        there = await self._repository.last(key, until=at)
+        if seen is None or (there is not None and (there.uid, there.rv) == (change.uid, change.rv)):
+            await self._repository.marks.settle(scope, parked)
+            return "unchanged" if seen is None else "recorded"
+        if head is not None and is_known(head.entry, seen):
+            await self._repository.marks.keep_late(await self._late(key, change, seen, parked))
+            return "late"
+        before = head.entry.number if head is not None else 0
+        await self._take_changes([change])
+        last = await self._repository.last(key)
+        await self._repository.marks.settle(scope, parked)
+        return "recorded" if last is not None and last.number > before else "unchanged"
+
+    async def _late(self, key: bytes, change: Change, seen: Seen, parked: int) -> Mark:
+        hashed = content_hash(seen.content)
+        hidden = change.kind == "deleted" or await self._repository.redacted(key, hashed)
+        scope = parked_scope(change.id)
+        return Mark(
+            id=f"{scope}/{parked}",
+            scope=scope,
+            at=change.at,
+            after_rv=change.rv,
+            kind=change.kind,
+            parked=parked,
+            open=False,
+            late=True,
+            hash=hashed,
+            frame=b"" if hidden else packing.pack(seen.content, None),
+        )
 
     async def placeholder(self, parked: Parked) -> None:
         """A change that could not be taken leaves a mark where it belongs, until it is replayed."""

@@ -62,6 +62,7 @@ class Redacting:
         said = Redaction(current_caller().subject, int(self._clock() * 1000), reason)
         for one in reversed(same):
             await self._take_out(resource, one, said)
+        await self._repository.marks.redact(request.id, entry.hash)
         numbers = [one.number for one in same]
         log.info("versions redacted", subject=said.by, id=request.id, versions=numbers)
         return RedactedVersions(id=request.id, versions=numbers)

@@ -17,7 +17,7 @@ import msgspec
 
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.errors import Conflict, NotFound
-from kubelore.common.store import Database, gt, gte, lt, lte, ne, one_of
+from kubelore.common.store import Database, gt, gte, lt, lte, ne, one_of, present
 from kubelore.yaml_vcs.branch_repository import BranchRepository
 from kubelore.yaml_vcs.gap_repository import GapRepository
 from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Checkpoint, Entry, Redaction
@@ -249,6 +249,11 @@ class VersionRepository:
         """Versions of main that something else stands on: tags, and what branches begin at."""
         tagged = {number for branch, number in await self.tags.tagged(key) if branch == MAIN}
         return tagged | {branch.base for branch in await self.branches.of(key)}
+
+    async def redacted(self, key: bytes, hashed: bytes) -> bool:
+        """Whether a content was taken out of the history of an object."""
+        where = {"_id": _within(key, MAIN), "h": hashed, "x": present()}
+        return bool(await self._versions.find(where, limit=1, fields=("t",)))
 
     async def redact(self, key: bytes, branch: int, number: int, redaction: Redaction) -> None:
         """Take the content and the sealed values of a version out. Raises NotFound."""

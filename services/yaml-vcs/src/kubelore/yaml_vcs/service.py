@@ -23,6 +23,7 @@ from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.draft_merging import DraftMerging
 from kubelore.yaml_vcs.drift import Drifting
 from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.parked import ParkedChanges
 from kubelore.yaml_vcs.policies import Policies
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.rescans import Rescans
@@ -88,6 +89,12 @@ def serve_keeping(service: Service, revealing: Revealing, redacting: Redacting, 
     service.serve(keeping.POLICY, policies.get)
     service.serve(keeping.SET_POLICY, policies.put)
     service.serve(keeping.DROP_POLICY, policies.drop)
+
+
+def serve_parked(service: Service, parked: ParkedChanges) -> None:
+    """The endpoints about changes that could not be taken."""
+    service.serve(keeping.PARKED, parked.list, max_concurrent=2)
+    service.serve(keeping.REPLAY_PARKED, parked.replay, max_concurrent=1)
 
 
 def serve_restores(service: Service, kept: Restores) -> None:

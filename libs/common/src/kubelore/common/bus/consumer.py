@@ -8,6 +8,7 @@ some as soon as the others see it; one that dies loses its own within 15 s.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import ceil
 
@@ -89,8 +90,10 @@ class ChangeConsumer:
         """What this service has parked, oldest first."""
         return await list_parked(self._bus, self._service, after=after, limit=limit)
 
-    async def replay_parked(self, parked_id: int) -> None:
-        """Hand a parked record to the handler again, and forget it when that succeeds.
+    async def replay_parked(
+        self, parked_id: int, take: Callable[[Parked], Awaitable[None]] | None = None
+    ) -> None:
+        """Hand a parked record to the handler again (or to `take`), and forget it when that succeeds.
 
         Raises NotFound, Invalid for one that never decoded, and whatever the handler raises.
         """
@@ -98,7 +101,7 @@ class ChangeConsumer:
         record = parked.record
         if record is None or parked.service != self._service:
             raise Invalid(f"{parked_id} cannot be replayed by {self._service}")
-        await self._handler([record])
+        await (self._handler([record]) if take is None else take(parked))
         await forget_parked(self._bus, parked_id)
 
     def _presence_key(self, replica: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from kubelore.common.contracts.endpoint import Endpoint
@@ -106,6 +108,50 @@ class PolicyList(msgspec.Struct):
     items: list[VersionPolicy]
 
 
+Outcome = Literal["recorded", "late", "unchanged"]
+
+
+class ListParked(msgspec.Struct, kw_only=True):
+    """A page of the changes that could not be taken, behind a number."""
+
+    after: int = 0
+    limit: int = 100
+
+
+class ParkedChange(msgspec.Struct, kw_only=True):
+    """One of them; without an id where it cannot be read, or is no change of an object. Times are ISO 8601."""
+
+    number: int
+    reason: str
+    error_id: str
+    parked_at: str
+    cluster: str = ""
+    resource_id: str = ""
+    happened: str = ""
+    resource_version: str = ""
+    changed_at: str | None = None
+
+
+class ParkedPage(msgspec.Struct):
+    """Parked changes, oldest first, and the `after` of the page behind; None at the end."""
+
+    items: list[ParkedChange]
+    next: int | None = None
+
+
+class ReplayParked(msgspec.Struct):
+    """Take which one again."""
+
+    number: int
+
+
+class Replayed(msgspec.Struct, kw_only=True):
+    """What became of it: a version, a `late` change beside newer ones, or nothing, since it needs no version."""
+
+    number: int
+    outcome: Outcome
+
+
 POLICIES = Endpoint(SERVICE, "policies", ListVersionPolicies, PolicyList)
 POLICY = Endpoint(SERVICE, "policy", VersionPolicyRef, VersionPolicy)
 SET_POLICY = Endpoint(SERVICE, "set-policy", VersionPolicy, VersionPolicy)
@@ -113,4 +159,7 @@ DROP_POLICY = Endpoint(SERVICE, "drop-policy", VersionPolicyRef, VersionPolicy)
 REVEAL = Endpoint(SERVICE, "reveal", RevealValues, RevealedValues)
 REDACT = Endpoint(SERVICE, "redact", RedactVersion, RedactedVersions, deadline_s=15.0)
 
-ENDPOINTS = (REVEAL, REDACT, POLICIES, POLICY, SET_POLICY, DROP_POLICY)
+PARKED = Endpoint(SERVICE, "parked", ListParked, ParkedPage)
+REPLAY_PARKED = Endpoint(SERVICE, "replay-parked", ReplayParked, Replayed, deadline_s=15.0)
+
+ENDPOINTS = (REVEAL, REDACT, POLICIES, POLICY, SET_POLICY, DROP_POLICY, PARKED, REPLAY_PARKED)
