@@ -64,6 +64,7 @@ def test_only_kubeconfigs_and_objects_that_are_refused_are_unprocessable(documen
         "DELETE /api/k8s/unified/resources/{id}",
         "POST /api/k8s/yaml/apply",
         "POST /api/k8s/yaml/backup/restore",
+        "POST /api/k8s/yaml/parked/{number}/replay",
         "POST /api/k8s/yaml/snapshot/rollback",
         "POST /api/k8s/yaml/versions/{id}/rollback",
     }

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from kubelore.common.authz import Caller
 from kubelore.common.backups import archive, archive_size
@@ -33,9 +34,17 @@ from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import LINE
 
-BackupId = Annotated[
-    str, Path(pattern=r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{12}$", examples=["20261124-030000-5f0c1d2e3a4b"])
-]
+_ID = r"[0-9]{8}-[0-9]{6}-[0-9a-f]{12}"
+BackupId = Annotated[str, Path(pattern=f"^{_ID}$", examples=["20261124-030000-5f0c1d2e3a4b"])]
+
+
+class _BackupIds(StringConvertor):
+    """Lets only ids of backups stand in a path, so that `policies` and `create` are no backups of that name."""
+
+    regex = _ID
+
+
+register_url_convertor("backup", _BackupIds())
 Selector = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=LINE)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=LINE)]
 
@@ -201,7 +210,7 @@ def _making(router: APIRouter, bus: Bus, roster: Roster) -> None:
         return _json(await bus.request(backups.VERIFY_BACKUP, BackupRef(id)), 202)
 
     @router.delete(
-        "/{id}",
+        "/{id:backup}",
         response_model=BackupDeleted,
         summary="Delete a backup with its files",
         responses=documented(404, 409),
@@ -230,7 +239,7 @@ def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         token = continuation.seal([page.next], binding) if page.next else None
         return _json({"items": page.items, "continue": token})
 
-    @router.get("/{id}", response_model=BackupInfo, summary="One backup", responses=documented(404))
+    @router.get("/{id:backup}", response_model=BackupInfo, summary="One backup", responses=documented(404))
     async def get(id: BackupId) -> Response:
         return _json(await bus.request(backups.GET_BACKUP, BackupRef(id)))
 
