@@ -413,6 +413,16 @@ async def _first_pod(alpha: Cluster, space: str) -> str:
     return found[0].removeprefix("pod/")
 
 
+async def test_what_was_there_before_anybody_looked_is_not_taken_for_made_since(alpha) -> None:
+    # The service of the API server is older than Kubelore's first look at the cluster.
+    body = {"cluster": "alpha", "namespace": "default", "at": "2026-01-01", "dry_run": True}
+    answer = await alpha.kubelore.http.post(f"{YAML}/snapshot/rollback", json=body)
+    assert answer.status_code == 200, answer.text
+    told = {one["id"]: (one["step"], one["why"].partition(":")[0]) for one in answer.json()["items"]}
+    assert told["alpha:services:default:kubernetes"] == ("leave", "not-known")
+    assert {step for step, _ in told.values()} == {"leave"}
+
+
 async def test_a_namespace_that_was_deleted_comes_back_with_what_it_held(alpha) -> None:
     space = "lost-and-found"
     await alpha.kubectl("create", "namespace", space)

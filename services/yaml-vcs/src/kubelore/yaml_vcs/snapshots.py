@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from kubelore.common.bus import Bus
 from kubelore.common.callers import current_caller
@@ -35,6 +36,7 @@ LOOKED_AT = 1000
 """Objects that one page of differences goes through."""
 MAX_PAGE = 200
 REDACTED = "redacted: what it held then was taken out of its history"
+NOT_KNOWN = "not-known: its history begins later, so nobody can say whether it was there"
 AT_ONCE = 4
 """Writes at once, as of a batch to one cluster."""
 
@@ -106,7 +108,7 @@ class Snapshots:
 
     async def _plan(self, request: RollBackSnapshot) -> tuple[list[Planned], dict[str, str], int]:
         """The steps, the uids that owners have now by what they were, and how many objects stay as they are."""
-        moved: list[tuple[Resource, Entry | None]] = []
+        moved: list[_Moved] = []
         names: dict[str, str] = {}
         there: dict[str, str] = {}
         unchanged = seen = 0
@@ -125,7 +127,7 @@ class Snapshots:
             if then is not None and here is not None and then.number == here.number:
                 unchanged += 1
             elif then is not None or here is not None:
-                moved.append((resource, then))
+                moved.append(_Moved(resource, then, await self._unknown(key, then, request.at)))
         intents = [*await self._home(request), *await self._intents(request.cluster, moved)]
         if not intents and not unchanged:
             raise NotFound(
@@ -157,14 +159,14 @@ class Snapshots:
         content = await self._histories.content(then, resource.id)
         return [Intent(resource=resource, entry=then, content=content, live=live)]
 
-    async def _intents(self, cluster: str, moved: list[tuple[Resource, Entry | None]]) -> list[Intent]:
-        live = await self._writing.live(cluster, [resource.id for resource, _ in moved])
+    async def _intents(self, cluster: str, moved: list[_Moved]) -> list[Intent]:
+        live = await self._writing.live(cluster, [resource.id for resource, _, _ in moved])
         intents: list[Intent] = []
-        for resource, then in moved:
-            if then is not None and then.redaction is not None:
+        for resource, then, unknown in moved:
+            if unknown:
                 here = live[resource.id]
                 intents.append(
-                    Intent(resource=resource, entry=then, content=here.content, live=here, unknown=REDACTED)
+                    Intent(resource=resource, entry=then, content=here.content, live=here, unknown=unknown)
                 )
                 continue
             content = await self._content(then, resource.id)
@@ -177,6 +179,20 @@ class Snapshots:
         """The version of an object that was in force at a time; None when it was not there."""
         entry = await self._repository.last(key, until=int(at * 1000))
         return None if entry is None or entry.kind in GONE or entry.kind == "missing" else entry
+
+    async def _unknown(self, key: bytes, then: Entry | None, at: float) -> str:
+        """Why nobody can say what an object was at a time; empty where its history tells, be it that it was not there.
+
+        What was met as it is, and what retention took, says nothing of the time before.
+        """
+        if then is not None:
+            return REDACTED if then.redaction is not None else ""
+        last = await self._repository.last(key, until=int(at * 1000))
+        if last is not None:
+            return "" if last.kind in GONE else NOT_KNOWN
+        first = await self._repository.all_of(key, limit=1)
+        begins = bool(first) and first[0].number == 1 and first[0].kind == "created"
+        return "" if begins else NOT_KNOWN
 
     async def _content(self, entry: Entry | None, id_: str) -> bytes:
         """What an object was; nothing where it was not there, or where that was taken out of its history."""
@@ -212,6 +228,14 @@ class Snapshots:
             if len(found) < MAX_CHUNK:
                 return
             after = found[-1][0]
+
+
+class _Moved(NamedTuple):
+    """An object that is not what it was: its version of that time, or why that is not known."""
+
+    resource: Resource
+    then: Entry | None
+    unknown: str
 
 
 class _Carrying:
