@@ -143,6 +143,15 @@ async def test_the_history_of_what_was_lost_is_cloned_with_git(day: Day, tmp_pat
     assert VALUE not in _git("-C", str(tmp_path / "clone"), "log", "-p")
 
 
+async def test_the_proof_of_a_history_says_what_it_proved_and_proves_nothing_of_a_wrong_name(
+    day: Day,
+) -> None:
+    assert (await day.done("versions", "verify", "-c", HOME, "-n", SHOP)).startswith("Whole: ")
+    said = await day.terminal("versions", "verify", "-c", HOME, "-n", "corner-shopp")
+    assert (said.code, said.out) == (1, "")
+    assert "Nothing was verified" in said.err
+
+
 async def _backups(day: Day) -> list[dict[str, Any]]:
     found = json.loads(await day.done("backup", "list", "-o", "json"))
     return [one for one in found["items"] if one["namespaces"] == [SHOP]]

@@ -102,6 +102,9 @@ def parked(context: typer.Context, output: Output = Format.TABLE) -> None:
     if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)
         return
+    if not items:
+        warn("Nothing is parked.")
+        return
     print_table(
         ("NUMBER", "WHEN", "OBJECT", "WHAT", "WHY"),
         [

@@ -29,7 +29,7 @@ def verify(
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Verify that no version was changed, dropped or put in. Ends with 1 when one was."""
+    """Verify that no version was changed, dropped or put in. Ends with 1 when one was, and when there was none."""
     with connect(context) as api:
         found = (
             _one(api, object_, cluster, namespace or "")
@@ -42,9 +42,12 @@ def verify(
         rows = [(one["id"], str(one["version"]), one["why"]) for one in found["broken"]]
         print_table(("OBJECT", "VERSION", "WHY"), rows)
         warn(f"{len(rows)} {'history does' if len(rows) == 1 else 'histories do'} not verify.")
-    else:
+    elif found["objects"]:
         typer.echo(_fine(found))
-    raise typer.Exit(1 if found["broken"] else 0)
+    else:
+        # A mistyped name must not look like a history that was proved.
+        warn("Nothing was verified: nothing is recorded there that you may read.")
+    raise typer.Exit(1 if found["broken"] or not found["objects"] else 0)
 
 
 def _one(api: Api, object_: str, cluster: str, namespace: str) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def _many(api: Api, cluster: str, namespace: str | None) -> dict[str, Any]:
 
 
 def _fine(found: dict[str, Any]) -> str:
-    return f"Whole: versions {found['versions']}, objects {found['objects']}."
+    return f"Whole: {found['versions']} versions of {found['objects']} objects."
 
 
 @contextmanager
