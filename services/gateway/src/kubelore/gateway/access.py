@@ -17,6 +17,7 @@ from kubelore.gateway.access_schemas import (
     TokenList,
     WhoAmI,
 )
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.credentials import Credentials
 from kubelore.gateway.dependencies import CallerOf, StandingOf
@@ -39,7 +40,7 @@ def access_routes(credentials: Credentials, origins: Origins) -> APIRouter:
         "/whoami", response_model=WhoAmI, summary="Who you are, and what you may do", responses=documented()
     )
     async def whoami(standing: Annotated[Standing, StandingOf]) -> Response:
-        return _json(_who(standing))
+        return json_answer(_who(standing))
 
     return router
 
@@ -58,7 +59,7 @@ def _token_routes(credentials: Credentials) -> APIRouter:
     async def create(caller: Annotated[Caller, CallerOf], body: CreateTokenBody) -> Response:
         grants = tuple(grant.grant() for grant in body.grants)
         token, secret = await credentials.tokens.create(caller, body.name, grants, body.expires_in_s)
-        return _json({**_public(token), "token": secret}, 201)
+        return json_answer({**_public(token), "token": secret}, 201)
 
     @router.get("", response_model=TokenList, summary="List tokens, without secrets", responses=documented())
     async def list_tokens(
@@ -67,7 +68,9 @@ def _token_routes(credentials: Credentials) -> APIRouter:
         continue_: Annotated[str | None, Query(alias="continue", pattern="^[0-9a-f]{16}$")] = None,
     ) -> Response:
         page, total, following = await credentials.tokens.page(caller, limit, continue_)
-        return _json({"items": [_public(token) for token in page], "total": total, "continue": following})
+        return json_answer(
+            {"items": [_public(token) for token in page], "total": total, "continue": following}
+        )
 
     @router.delete(
         "/{id}",
@@ -101,7 +104,7 @@ def _session_routes(credentials: Credentials, origins: Origins) -> APIRouter:
             )
         session, secret = await credentials.sessions.open(standing, credentials.proof(standing))
         shown = {**_who(standing), "credential": f"session:{session.id}", "expires_at": session.expires_at}
-        answer = _json({**shown, "csrf_token": csrf_token(secret)}, 201)
+        answer = json_answer({**shown, "csrf_token": csrf_token(secret)}, 201)
         answer.set_cookie(origins.cookie, secret, **_cookie(origins))
         return answer
 
@@ -110,7 +113,7 @@ def _session_routes(credentials: Credentials, origins: Origins) -> APIRouter:
     )
     async def show_session(standing: Annotated[Standing, StandingOf]) -> Response:
         _session_of(standing)
-        return _json({**_who(standing), "csrf_token": standing.csrf})
+        return json_answer({**_who(standing), "csrf_token": standing.csrf})
 
     @router.delete(
         "",
@@ -153,7 +156,3 @@ def _who(standing: Standing) -> dict[str, Any]:
 def _public(token: Token) -> dict[str, Any]:
     shown = TokenInfo.model_fields
     return {name: value for name, value in msgspec.structs.asdict(token).items() if name in shown}
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -1,4 +1,4 @@
-"""A list as the JSON that goes out: objects are copied into it, never parsed."""
+"""Answers as the JSON that goes out; objects of clusters are copied into it, never parsed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ AT_ONCE = 256
 """Objects that are unpacked and sent in one go: about a megabyte of pods, and a millisecond."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+def json_answer(value: object, status: int = 200) -> Response:
+    """An answer as JSON, written by msgspec: raw objects go in as they are."""
+    return Response(_encode(value), status, media_type="application/json")
 
 
 def list_answer(found: Found, token: str | None, watch_from: str) -> Response:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from kubelore.common.bus import Bus
 from kubelore.common.contracts.backup_keys import KEYS, AskKeys
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.problems import documented
 
 
@@ -41,6 +41,6 @@ def backup_key_routes(bus: Bus) -> APIRouter:
     )
     async def list_keys() -> Response:
         found = await bus.request(KEYS, AskKeys())
-        return Response(msgspec.json.encode(found), media_type="application/json")
+        return json_answer(found)
 
     return router

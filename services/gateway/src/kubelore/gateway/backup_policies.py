@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +20,7 @@ from kubelore.common.contracts.backup_policies import (
     PolicySpec,
     UpdatePolicy,
 )
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
@@ -142,13 +142,13 @@ def _reading(router: APIRouter, bus: Bus) -> None:
         continue_: Annotated[str, Query(alias="continue", max_length=63)] = "",
     ) -> Response:
         page = await bus.request(policies.LIST_POLICIES, ListPolicies(after=continue_, limit=limit))
-        return _json({"items": page.items, "continue": page.next or None})
+        return json_answer({"items": page.items, "continue": page.next or None})
 
     @router.get(
         "/{policy}", response_model=PolicyInfo, summary="One backup policy", responses=documented(404)
     )
     async def get_policy(policy: PolicyName) -> Response:
-        return _json(await bus.request(policies.GET_POLICY, PolicyRef(policy)))
+        return json_answer(await bus.request(policies.GET_POLICY, PolicyRef(policy)))
 
     @router.get(
         "/{policy}/runs",
@@ -157,7 +157,7 @@ def _reading(router: APIRouter, bus: Bus) -> None:
         responses=documented(404),
     )
     async def list_runs(policy: PolicyName, limit: Annotated[int, Query(ge=1, le=500)] = 20) -> Response:
-        return _json(await bus.request(policies.POLICY_RUNS, ListRuns(name=policy, limit=limit)))
+        return json_answer(await bus.request(policies.POLICY_RUNS, ListRuns(name=policy, limit=limit)))
 
 
 def _writing(router: APIRouter, bus: Bus, roster: Roster) -> None:
@@ -171,7 +171,7 @@ def _writing(router: APIRouter, bus: Bus, roster: Roster) -> None:
     )
     async def create_policy(caller: Annotated[Caller, CallerOf], body: NewPolicy) -> Response:
         asked = CreatePolicy(name=body.name, spec=body.spec(roster.select(caller, body.clusters)))
-        return _json(await bus.request(policies.CREATE_POLICY, asked), 201)
+        return json_answer(await bus.request(policies.CREATE_POLICY, asked), 201)
 
     @router.put(
         "/{policy}",
@@ -185,7 +185,7 @@ def _writing(router: APIRouter, bus: Bus, roster: Roster) -> None:
     ) -> Response:
         spec = body.spec(roster.select(caller, body.clusters))
         asked = UpdatePolicy(name=policy, spec=spec, revision=body.revision)
-        return _json(await bus.request(policies.UPDATE_POLICY, asked))
+        return json_answer(await bus.request(policies.UPDATE_POLICY, asked))
 
     @router.delete(
         "/{policy}",
@@ -195,7 +195,7 @@ def _writing(router: APIRouter, bus: Bus, roster: Roster) -> None:
         responses=documented(403, 404),
     )
     async def delete_policy(policy: PolicyName) -> Response:
-        return _json(await bus.request(policies.DELETE_POLICY, PolicyRef(policy)))
+        return json_answer(await bus.request(policies.DELETE_POLICY, PolicyRef(policy)))
 
 
 def _acting(router: APIRouter, bus: Bus) -> None:
@@ -208,7 +208,7 @@ def _acting(router: APIRouter, bus: Bus) -> None:
     )
     async def pause_policy(policy: PolicyName, body: PauseBody) -> Response:
         asked = PausePolicy(name=policy, paused=body.paused)
-        return _json(await bus.request(policies.PAUSE_POLICY, asked))
+        return json_answer(await bus.request(policies.PAUSE_POLICY, asked))
 
     @router.post(
         "/{policy}/run",
@@ -219,8 +219,4 @@ def _acting(router: APIRouter, bus: Bus) -> None:
         responses=documented(403, 404, 409),
     )
     async def run_policy(policy: PolicyName) -> Response:
-        return _json(await bus.request(policies.RUN_POLICY, PolicyRef(policy)), 202)
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+        return json_answer(await bus.request(policies.RUN_POLICY, PolicyRef(policy)), 202)

@@ -13,6 +13,7 @@ from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
 from kubelore.common.contracts.rescans import RESCAN, Rescan
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
@@ -61,7 +62,7 @@ def backup_rescan_routes(bus: Bus, continuation: Continuation) -> APIRouter:
             "refused": told.refused,
             "continue": continuation.seal([told.next], binding) if told.next else None,
         }
-        return Response(msgspec.json.encode(shown), media_type="application/json")
+        return json_answer(shown)
 
     return router
 

@@ -27,6 +27,7 @@ from kubelore.common.contracts.backups import (
     ReadFile,
 )
 from kubelore.common.errors import BadRequest, TooLarge
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
@@ -186,7 +187,7 @@ def _making(router: APIRouter, bus: Bus, roster: Roster) -> None:
             retention_days=body.retention_days,
             reason=body.reason,
         )
-        return _json(await bus.request(backups.CREATE, asked), 202)
+        return json_answer(await bus.request(backups.CREATE, asked), 202)
 
     @router.post(
         "/{id}/cancel",
@@ -196,7 +197,7 @@ def _making(router: APIRouter, bus: Bus, roster: Roster) -> None:
         dependencies=[audited("backups.cancel", path="id", of="backups")],
     )
     async def cancel(id: BackupId) -> Response:
-        return _json(await bus.request(backups.CANCEL, BackupRef(id)))
+        return json_answer(await bus.request(backups.CANCEL, BackupRef(id)))
 
     @router.post(
         "/{id}/verify",
@@ -207,7 +208,7 @@ def _making(router: APIRouter, bus: Bus, roster: Roster) -> None:
         dependencies=[audited("backups.verify", path="id", of="backups")],
     )
     async def verify(id: BackupId) -> Response:
-        return _json(await bus.request(backups.VERIFY_BACKUP, BackupRef(id)), 202)
+        return json_answer(await bus.request(backups.VERIFY_BACKUP, BackupRef(id)), 202)
 
     @router.delete(
         "/{id:backup}",
@@ -217,7 +218,7 @@ def _making(router: APIRouter, bus: Bus, roster: Roster) -> None:
         dependencies=[audited("backups.delete", path="id", of="backups")],
     )
     async def delete(id: BackupId) -> Response:
-        return _json(await bus.request(backups.DELETE, BackupRef(id)))
+        return json_answer(await bus.request(backups.DELETE, BackupRef(id)))
 
 
 def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
@@ -237,11 +238,11 @@ def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
             asked.before = _before(continuation.open(continue_, binding))
         page = await bus.request(backups.LIST_BACKUPS, asked)
         token = continuation.seal([page.next], binding) if page.next else None
-        return _json({"items": page.items, "continue": token})
+        return json_answer({"items": page.items, "continue": token})
 
     @router.get("/{id:backup}", response_model=BackupInfo, summary="One backup", responses=documented(404))
     async def get(id: BackupId) -> Response:
-        return _json(await bus.request(backups.GET_BACKUP, BackupRef(id)))
+        return json_answer(await bus.request(backups.GET_BACKUP, BackupRef(id)))
 
     @router.get(
         "/{id}/progress",
@@ -260,7 +261,7 @@ def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
             "clusters": found.clusters,
             "verification": found.verification,
         }
-        return _json(told)
+        return json_answer(told)
 
 
 def _downloading(router: APIRouter, bus: Bus) -> None:
@@ -307,7 +308,3 @@ def _before(position: Sequence[object]) -> str:
         case [str(before)]:
             return before
     raise BadRequest("the continue token is no position among backups")
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -33,6 +33,7 @@ from kubelore.common.contracts.branches import (
 )
 from kubelore.common.contracts.versions import MAIN
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
@@ -268,7 +269,7 @@ def _tags(bus: Bus) -> APIRouter:
         "/versions/{id}/tags", response_model=TagList, summary="An object's tags", responses=documented(404)
     )
     async def list_tags(id: ResourceId) -> Response:
-        return _json(await bus.request(branches.TAGS, ListTags(id=id)))
+        return json_answer(await bus.request(branches.TAGS, ListTags(id=id)))
 
     @router.post(
         "/versions/{id}/tags",
@@ -279,7 +280,7 @@ def _tags(bus: Bus) -> APIRouter:
         dependencies=[audited("versions.tag", path="id")],
     )
     async def tag_version(id: ResourceId, body: TagBody) -> Response:
-        return _json(await bus.request(branches.TAG, PutTag(id=id, **body.model_dump())), 201)
+        return json_answer(await bus.request(branches.TAG, PutTag(id=id, **body.model_dump())), 201)
 
     @router.delete(
         "/versions/{id}/tags",
@@ -289,7 +290,7 @@ def _tags(bus: Bus) -> APIRouter:
         dependencies=[audited("versions.untag", path="id")],
     )
     async def remove_tag(id: ResourceId, name: Annotated[str, Query(pattern=NAME)]) -> Response:
-        return _json(await bus.request(branches.UNTAG, RemoveTag(id=id, name=name)))
+        return json_answer(await bus.request(branches.UNTAG, RemoveTag(id=id, name=name)))
 
     @router.post(
         "/snapshot/tags",
@@ -300,7 +301,7 @@ def _tags(bus: Bus) -> APIRouter:
     )
     async def tag_snapshot(body: SnapshotTagBody) -> Response:
         told = {**body.model_dump(), "at": datetime.now(UTC).timestamp() if body.at is None else body.at}
-        return _json(await bus.request(branches.TAG_SNAPSHOT, TagSnapshot(**told)))
+        return json_answer(await bus.request(branches.TAG_SNAPSHOT, TagSnapshot(**told)))
 
     return router
 
@@ -315,7 +316,7 @@ def _branches(bus: Bus) -> APIRouter:
         responses=documented(404),
     )
     async def list_branches(id: ResourceId) -> Response:
-        return _json(await bus.request(branches.BRANCHES, ListBranches(id=id)))
+        return json_answer(await bus.request(branches.BRANCHES, ListBranches(id=id)))
 
     @router.post(
         "/versions/{id}/branches",
@@ -326,7 +327,7 @@ def _branches(bus: Bus) -> APIRouter:
         dependencies=[audited("branches.add", path="id")],
     )
     async def make_branch(id: ResourceId, body: BranchBody) -> Response:
-        return _json(await bus.request(branches.BRANCH, MakeBranch(id=id, **body.model_dump())), 201)
+        return json_answer(await bus.request(branches.BRANCH, MakeBranch(id=id, **body.model_dump())), 201)
 
     @router.delete(
         "/versions/{id}/branches/{branch}",
@@ -336,7 +337,7 @@ def _branches(bus: Bus) -> APIRouter:
         dependencies=[audited("branches.remove", path="id")],
     )
     async def remove_branch(id: ResourceId, branch: BranchName) -> Response:
-        return _json(await bus.request(branches.UNBRANCH, RemoveBranch(id=id, name=branch)))
+        return json_answer(await bus.request(branches.UNBRANCH, RemoveBranch(id=id, name=branch)))
 
     @router.post(
         "/versions/{id}/branches/{branch}/update",
@@ -347,7 +348,7 @@ def _branches(bus: Bus) -> APIRouter:
     )
     async def update_branch(id: ResourceId, branch: BranchName, body: UpdateBody) -> Response:
         asked = UpdateBranch(id=id, branch=branch, **body.model_dump())
-        return _json(await bus.request(branches.UPDATE, asked))
+        return json_answer(await bus.request(branches.UPDATE, asked))
 
     return router
 
@@ -364,7 +365,7 @@ def _drafts(bus: Bus) -> APIRouter:
         dependencies=[audited("versions.record", path="id")],
     )
     async def record_version(id: ResourceId, body: RecordBody) -> Response:
-        return _json(await bus.request(branches.RECORD, Record(id=id, **body.model_dump())), 201)
+        return json_answer(await bus.request(branches.RECORD, Record(id=id, **body.model_dump())), 201)
 
     @router.post(
         "/versions/{id}/validate",
@@ -374,7 +375,9 @@ def _drafts(bus: Bus) -> APIRouter:
         dependencies=[audited("versions.validate", path="id")],
     )
     async def validate_draft(id: ResourceId, body: ValidateBody) -> Response:
-        return _json(await bus.request(branches.VALIDATE_DRAFT, ValidateDraft(id=id, **body.model_dump())))
+        return json_answer(
+            await bus.request(branches.VALIDATE_DRAFT, ValidateDraft(id=id, **body.model_dump()))
+        )
 
     return router
 
@@ -390,7 +393,7 @@ def _merging(bus: Bus) -> APIRouter:
         dependencies=[audited("versions.merge", path="id")],
     )
     async def merge_draft(id: ResourceId, body: MergeBody) -> Response:
-        return _json(await bus.request(branches.MERGE, Merge(id=id, **body.model_dump())))
+        return json_answer(await bus.request(branches.MERGE, Merge(id=id, **body.model_dump())))
 
     return router
 
@@ -418,7 +421,7 @@ def _drift(bus: Bus, continuation: Continuation) -> APIRouter:
             asked.after = _place(continuation.open(continue_, binding))
         page = await bus.request(branches.DRIFT, asked)
         token = continuation.seal([page.next], binding) if page.next else None
-        return _json({"items": page.items, "compared": page.compared, "continue": token})
+        return json_answer({"items": page.items, "compared": page.compared, "continue": token})
 
     return router
 
@@ -428,7 +431,3 @@ def _place(position: list[Any]) -> str:
         case [str(after)]:
             return after
     raise BadRequest("the continue token is no position among drifts")
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")

@@ -27,6 +27,7 @@ from kubelore.common.contracts.clusters import (
 from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.contracts.resources import ClusterMetricsOf, SyncCluster
 from kubelore.common.crypto import Recipient
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
@@ -84,7 +85,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
             ),
         )
         await roster.hurry()
-        return _json(_public(added), 201)
+        return json_answer(_public(added), 201)
 
     @router.post(
         "/inspect",
@@ -95,7 +96,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     )
     async def inspect(body: InspectBody) -> Response:
         request = InspectKubeconfig(sealed=await sealed(body.kubeconfig, None, "inspect"))
-        return _json(await bus.request(clusters.INSPECT, request))
+        return json_answer(await bus.request(clusters.INSPECT, request))
 
     @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented())
     async def list_clusters(
@@ -110,11 +111,11 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         query = ListClusters(tag=tag, group=group, provider=provider, status=status, limit=limit, after=after)
         page = await bus.request(clusters.LIST, query)
         items = [_public(item) for item in page.items]
-        return _json({"items": items, "total": page.total, "continue": page.next})
+        return json_answer({"items": items, "total": page.total, "continue": page.next})
 
     @router.get("/{cluster}", response_model=Cluster, summary="One cluster", responses=documented(404))
     async def get(cluster: ClusterName) -> Response:
-        return _json(_public(await bus.request(clusters.GET, ClusterRef(check_cluster_name(cluster)))))
+        return json_answer(_public(await bus.request(clusters.GET, ClusterRef(check_cluster_name(cluster)))))
 
     @router.patch(
         "/{cluster}",
@@ -127,7 +128,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         said = body.model_dump(exclude_none=True)
         changed = await bus.request(clusters.UPDATE, UpdateCluster(id=check_cluster_name(cluster), **said))
         await roster.hurry()
-        return _json(_public(changed))
+        return json_answer(_public(changed))
 
     @router.put(
         "/{cluster}/kubeconfig",
@@ -142,7 +143,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         request = RotateKubeconfig(id=name, sealed=box, renew_token=body.renew_token)
         changed = await bus.request(clusters.ROTATE, request)
         await roster.hurry()
-        return _json(_public(changed))
+        return json_answer(_public(changed))
 
     @router.delete(
         "/{cluster}",
@@ -164,7 +165,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         responses=documented(403, 404),
     )
     async def test(cluster: ClusterName) -> Response:
-        return _json(await bus.request(clusters.TEST, ClusterRef(check_cluster_name(cluster))))
+        return json_answer(await bus.request(clusters.TEST, ClusterRef(check_cluster_name(cluster))))
 
     @router.post(
         "/{cluster}/sync",
@@ -178,7 +179,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         report = await bus.request(resources.SYNC, SyncCluster(name), target=observer)
         fields = msgspec.to_builtins(report)
         del fields["replica"], fields["published"]
-        return _json({**fields, "as_of": _when(report.as_of)})
+        return json_answer({**fields, "as_of": _when(report.as_of)})
 
     @router.get(
         "/{cluster}/metrics",
@@ -189,7 +190,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
     async def metrics(cluster: ClusterName, caller: Annotated[Caller, CallerOf]) -> Response:
         name, observer = roster.observer(caller, cluster)
         found = await bus.request(resources.METRICS, ClusterMetricsOf(name), target=observer)
-        return _json({**msgspec.to_builtins(found), "as_of": _when(found.as_of)})
+        return json_answer({**msgspec.to_builtins(found), "as_of": _when(found.as_of)})
 
     return router
 
@@ -202,7 +203,3 @@ def _public(cluster: ClusterConnection) -> dict[str, Any]:
 
 def _when(at: float | None) -> datetime | None:
     return None if at is None else datetime.fromtimestamp(at, UTC)
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import CreateGroup, Group, GroupRef, ListGroups, UpdateGroup
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
@@ -30,7 +30,7 @@ def group_routes(bus: Bus, roster: Roster) -> APIRouter:
         continue_: Annotated[str | None, Query(alias="continue", max_length=100)] = None,
     ) -> Response:
         page = await bus.request(clusters.LIST_GROUPS, ListGroups(limit=limit, after=continue_))
-        return _json({"items": page.items, "total": page.total, "continue": page.next})
+        return json_answer({"items": page.items, "total": page.total, "continue": page.next})
 
     @router.post(
         "",
@@ -42,11 +42,11 @@ def group_routes(bus: Bus, roster: Roster) -> APIRouter:
     )
     async def create(body: CreateGroupBody) -> Response:
         request = CreateGroup(name=body.name, description=body.description)
-        return _json(await bus.request(clusters.CREATE_GROUP, request), 201)
+        return json_answer(await bus.request(clusters.CREATE_GROUP, request), 201)
 
     @router.get("/{group:path}", response_model=ClusterGroup, summary="One group", responses=documented(404))
     async def get(group: GroupName) -> Response:
-        return _json(await bus.request(clusters.GET_GROUP, GroupRef(group)))
+        return json_answer(await bus.request(clusters.GET_GROUP, GroupRef(group)))
 
     @router.patch(
         "/{group:path}",
@@ -63,7 +63,7 @@ def group_routes(bus: Bus, roster: Roster) -> APIRouter:
             request.description = body.description
         changed: Group = await bus.request(clusters.UPDATE_GROUP, request)
         await roster.hurry()
-        return _json(changed)
+        return json_answer(changed)
 
     @router.delete(
         "/{group:path}",
@@ -77,7 +77,3 @@ def group_routes(bus: Bus, roster: Roster) -> APIRouter:
         return Response(status_code=204)
 
     return router
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -14,6 +14,7 @@ from kubelore.common.bus import Bus
 from kubelore.common.contracts import keeping
 from kubelore.common.contracts.keeping import RedactVersion, RevealValues, reveal_context
 from kubelore.common.crypto import Keyring
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.clusters import ClusterName
 from kubelore.gateway.problems import documented
@@ -126,11 +127,11 @@ def _policy_routes(bus: Bus) -> APIRouter:
         "", response_model=PolicyList, summary="What is versioned of which cluster", responses=documented()
     )
     async def policies() -> Response:
-        return _json(await bus.request(keeping.POLICIES, keeping.ListVersionPolicies()))
+        return json_answer(await bus.request(keeping.POLICIES, keeping.ListVersionPolicies()))
 
     @router.get("/{cluster}", response_model=Policy, summary="The policy of a cluster", responses=_REFUSED)
     async def policy(cluster: ClusterName) -> Response:
-        return _json(await bus.request(keeping.POLICY, keeping.VersionPolicyRef(cluster)))
+        return json_answer(await bus.request(keeping.POLICY, keeping.VersionPolicyRef(cluster)))
 
     @router.put(
         "/{cluster}",
@@ -141,7 +142,7 @@ def _policy_routes(bus: Bus) -> APIRouter:
     )
     async def set_policy(cluster: ClusterName, body: PolicyBody) -> Response:
         said = msgspec.convert({**body.model_dump(), "cluster": cluster}, keeping.VersionPolicy)
-        return _json(await bus.request(keeping.SET_POLICY, said))
+        return json_answer(await bus.request(keeping.SET_POLICY, said))
 
     @router.delete(
         "/{cluster}",
@@ -151,7 +152,7 @@ def _policy_routes(bus: Bus) -> APIRouter:
         responses=_REFUSED,
     )
     async def drop_policy(cluster: ClusterName) -> Response:
-        return _json(await bus.request(keeping.DROP_POLICY, keeping.VersionPolicyRef(cluster)))
+        return json_answer(await bus.request(keeping.DROP_POLICY, keeping.VersionPolicyRef(cluster)))
 
     return router
 
@@ -187,10 +188,6 @@ def _secret_routes(bus: Bus, keyring: Keyring) -> APIRouter:
     )
     async def redact(id: ResourceId, version: Number, body: RedactBody) -> Response:
         asked = RedactVersion(id=id, version=version, reason=body.reason)
-        return _json(await bus.request(keeping.REDACT, asked))
+        return json_answer(await bus.request(keeping.REDACT, asked))
 
     return router
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

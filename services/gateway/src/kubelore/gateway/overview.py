@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from kubelore.common.authz import Caller
 from kubelore.common.contracts import resources
 from kubelore.common.kube.noise import paths_of
-from kubelore.gateway.answering import freshness
+from kubelore.gateway.answering import freshness, json_answer
 from kubelore.gateway.comparing import Compared, Comparer, CompareRequest
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
@@ -26,7 +26,6 @@ from kubelore.gateway.unified import (
     Search,
     Types,
     comma,
-    json_answer,
 )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import keeping
 from kubelore.common.contracts.keeping import ListParked, ReplayParked
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.problems import documented
 
@@ -60,7 +60,7 @@ def parked_routes(bus: Bus) -> APIRouter:
         after: Annotated[int, Query(ge=0, le=1 << 53, description="Behind this number.")] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 100,
     ) -> Response:
-        return _json(await bus.request(keeping.PARKED, ListParked(after=after, limit=limit)))
+        return json_answer(await bus.request(keeping.PARKED, ListParked(after=after, limit=limit)))
 
     @router.post(
         "/{number}/replay",
@@ -70,10 +70,6 @@ def parked_routes(bus: Bus) -> APIRouter:
         responses=documented(403, 404, 409, 422),
     )
     async def replay(number: Annotated[int, Path(ge=1, le=1 << 53)]) -> Response:
-        return _json(await bus.request(keeping.REPLAY_PARKED, ReplayParked(number)))
+        return json_answer(await bus.request(keeping.REPLAY_PARKED, ReplayParked(number)))
 
     return router
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

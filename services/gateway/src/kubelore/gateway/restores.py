@@ -24,12 +24,12 @@ from kubelore.common.contracts.restores import (
     State,
 )
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
 from kubelore.gateway.schemas import LINE, Namespace
-from kubelore.gateway.unified import json_answer
 from kubelore.gateway.write_schemas import Reason
 
 PREFIX = "/api/k8s/yaml"

@@ -14,6 +14,7 @@ from kubelore.common.bus import Bus
 from kubelore.common.contracts import rollbacks
 from kubelore.common.contracts.rollbacks import DiffSnapshots, Expected, RollBack, RollBackSnapshot
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
@@ -21,7 +22,6 @@ from kubelore.gateway.moments import Moment
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import Namespace
-from kubelore.gateway.unified import json_answer
 from kubelore.gateway.versions import At, Change, Continue, ResourceId
 from kubelore.gateway.write_schemas import (
     BatchBody,

@@ -14,6 +14,7 @@ from kubelore.common.bus import Bus
 from kubelore.common.contracts import timelines
 from kubelore.common.contracts.timelines import ListObjects, ReadHistory
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
@@ -83,7 +84,7 @@ def timeline_routes(bus: Bus, continuation: Continuation) -> APIRouter:
             asked.after = _after(continuation.open(continue_, binding))
         page = await bus.request(timelines.OBJECTS, asked)
         token = continuation.seal([page.next], binding) if page.next else None
-        return _json({"items": page.items, "continue": token})
+        return json_answer({"items": page.items, "continue": token})
 
     @router.get(
         "/versions/{id}/history",
@@ -96,7 +97,7 @@ def timeline_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         after: Annotated[int, Query(ge=0, le=0xFFFFFFFF, description="Behind this version.")] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 100,
     ) -> Response:
-        return _json(await bus.request(timelines.HISTORY, ReadHistory(id=id, after=after, limit=limit)))
+        return json_answer(await bus.request(timelines.HISTORY, ReadHistory(id=id, after=after, limit=limit)))
 
     return router
 
@@ -106,7 +107,3 @@ def _after(position: list[Any]) -> str:
         case [str(after)]:
             return after
     raise BadRequest("the continue token is no position among the objects")
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

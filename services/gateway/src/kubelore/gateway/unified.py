@@ -14,7 +14,7 @@ from kubelore.common.bus import Feed
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import Get
 from kubelore.common.kube.documents import dump
-from kubelore.gateway.answering import freshness, list_answer
+from kubelore.gateway.answering import freshness, json_answer, list_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf, WatcherOf
 from kubelore.gateway.fanout import FanOut
@@ -179,8 +179,3 @@ def _binding(caller: Caller, clusters: str, query: resources.Query) -> str:
 
 def _yaml(raw: bytes) -> str:
     return dump(msgspec.json.decode(raw))
-
-
-def json_answer(value: object) -> Response:
-    """An answer as JSON, written by msgspec: raw objects go in as they are."""
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -12,6 +12,7 @@ from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
 from kubelore.common.contracts.verifying import VERIFY_MANY, VerifyMany
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
@@ -61,7 +62,7 @@ def verification_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         page = await bus.request(VERIFY_MANY, asked)
         token = continuation.seal([page.next], binding) if page.next else None
         shown = {name: value for name, value in msgspec.to_builtins(page).items() if name != "next"}
-        return Response(msgspec.json.encode({**shown, "continue": token}), media_type="application/json")
+        return json_answer({**shown, "continue": token})
 
     return router
 

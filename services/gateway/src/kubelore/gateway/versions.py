@@ -21,6 +21,7 @@ from kubelore.common.contracts.versions import (
     VerifyHistory,
 )
 from kubelore.common.errors import BadRequest
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.moments import Moment
@@ -193,7 +194,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
             asked.before = _number(continuation.open(continue_, binding))
         page = await bus.request(versions.LIST, asked)
         token = continuation.seal([page.next], binding) if page.next else None
-        return _json({"items": page.items, "gaps": page.gaps, "continue": token})
+        return json_answer({"items": page.items, "gaps": page.gaps, "continue": token})
 
     @router.get(
         "/versions/{id}/diff",
@@ -215,9 +216,9 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
                 raise BadRequest(
                     "a draft is compared with what is live by its merge", remedy="Merge it with `dry_run`."
                 )
-            return _json(await bus.request(rollbacks.DIFF_LIVE, DiffLive(id=id, from_version=from_)))
+            return json_answer(await bus.request(rollbacks.DIFF_LIVE, DiffLive(id=id, from_version=from_)))
         asked = DiffVersions(id=id, from_version=from_, to_version=to, branch=branch, against=against)
-        return _json(await bus.request(versions.DIFF, asked))
+        return json_answer(await bus.request(versions.DIFF, asked))
 
     @router.get(
         "/versions/{id}/blame",
@@ -231,7 +232,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         branch: Branch = versions.MAIN,
     ) -> Response:
         asked = GetVersion(id=id, version=version, branch=branch)
-        return _json(await bus.request(versions.BLAME, asked))
+        return json_answer(await bus.request(versions.BLAME, asked))
 
     @router.get(
         "/versions/{id}/verify",
@@ -240,7 +241,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         responses=documented(404),
     )
     async def verify(id: ResourceId, branch: Branch = versions.MAIN) -> Response:
-        return _json(await bus.request(versions.VERIFY, VerifyHistory(id=id, branch=branch)))
+        return json_answer(await bus.request(versions.VERIFY, VerifyHistory(id=id, branch=branch)))
 
     @router.get(
         "/versions/{id}/{version}",
@@ -254,7 +255,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         found = await bus.request(versions.GET, GetVersion(id=id, version=version, branch=branch))
         if "yaml" in request.headers.get("accept", ""):
             return Response(found.yaml_content, media_type="application/yaml")
-        return _json(found)
+        return json_answer(found)
 
     @router.get(
         "/snapshot",
@@ -277,7 +278,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
             asked.after, asked.at = _place(continuation.open(continue_, binding))
         page = await bus.request(versions.SNAPSHOT, asked)
         token = continuation.seal([page.next, asked.at], binding) if page.next else None
-        return _json({"items": page.items, "continue": token})
+        return json_answer({"items": page.items, "continue": token})
 
     return router
 
@@ -299,7 +300,3 @@ def _place(position: list[Any]) -> tuple[str, float]:
         case [str(after), float(at)]:
             return after, at
     raise BadRequest("the continue token is no position in a snapshot")
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -14,13 +14,14 @@ from kubelore.common.contracts import writes
 from kubelore.common.contracts.writes import OperationRef, PatchType, Propagation, Written
 from kubelore.common.errors import BadRequest, KubeloreError, Unsupported
 from kubelore.common.operations import current_operation, is_operation_id
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import Act, audited, intend, refuse
 from kubelore.gateway.batch import Batch, Item, Outcome
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.manifests import expand, read_operations
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
-from kubelore.gateway.unified import comma, json_answer
+from kubelore.gateway.unified import comma
 from kubelore.gateway.write_schemas import (
     BatchBody,
     BatchReport,

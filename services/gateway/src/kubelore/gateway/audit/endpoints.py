@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from kubelore.common.authz import Caller
 from kubelore.common.errors import KubeloreError, TooManyRequests
 from kubelore.common.store import Condition, gte, lt, one_of, starts_with
+from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.entries import Entry
 from kubelore.gateway.audit.verification import Auditor
 from kubelore.gateway.continuation import Continuation
@@ -63,10 +64,7 @@ def audit_routes(
         rows = await _rows(repository, _views(caller, roster, where), limit, after)
         token = continuation.seal(rows[-1][0], binding) if len(rows) == limit else None
         shown = await _without_closed(repository, rows)
-        return Response(
-            msgspec.json.encode({"items": [_item(id_, entry) for _, entry, id_ in shown], "continue": token}),
-            media_type="application/json",
-        )
+        return json_answer({"items": [_item(id_, entry) for _, entry, id_ in shown], "continue": token})
 
     @router.get(
         "/verify",
