@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -22,6 +23,9 @@ from kubelore.common.backups import (
 from kubelore.common.crypto import Keyring
 from kubelore.common.errors import Conflict, NotFound
 from kubelore.common.kube.documents import dump
+
+MAX_FILE_NAME = 255
+"""Bytes of a file's name that file systems take; an object's name alone may have 253."""
 
 Form = Literal["yaml", "json"]
 Progress = Callable[[int, int], None]
@@ -83,8 +87,17 @@ def _content(raw: bytes, form: Form) -> str:
 
 def _place(record: Record, form: Form) -> Path:
     """Where an object goes: cluster, namespace (`_` for none), type, name; each encoded, so that it stays below."""
-    parts = (record.cluster, record.namespace or "_", record.type, f"{record.name}.{form}")
-    return Path(*(quote(part, safe="").replace("..", "%2E%2E") for part in parts))
+    folders = (record.cluster, record.namespace or "_", record.type)
+    return Path(*(_file_name(part) for part in folders), _file_name(record.name, f".{form}"))
+
+
+def _file_name(text: str, ending: str = "") -> str:
+    """A text as one part of a path; one that is too long is cut, and told from others by a hash of all of it."""
+    encoded = quote(text, safe="").replace("..", "%2E%2E")
+    if len(encoded) + len(ending) > MAX_FILE_NAME:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        encoded = f"{encoded[: MAX_FILE_NAME - len(digest) - len(ending) - 1]}~{digest}"
+    return encoded + ending
 
 
 def _write(path: Path, content: str) -> None:
