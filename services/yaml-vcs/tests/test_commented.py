@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kubelore.common.kube.differences import same
 from kubelore.common.kube.documents import dump, load_documents
-from kubelore.yaml_vcs.commented import revised
+from kubelore.yaml_vcs.commented import MAX_NODES, MAX_TEXT, revised
 
 TEXTS = st.sampled_from(
     ["", "a", "yes", "on", "0644", "1e3", "null", "~", "# no comment", "a: b", "two\nlines", " x"]
@@ -54,3 +54,14 @@ def test_a_text_with_anchors_is_written_anew_rather_than_changed_in_two_places()
     assert same(
         load_documents(revised(text, {"a": {"v": 2}, "b": {"v": 1}})), [{"a": {"v": 2}, "b": {"v": 1}}]
     )
+
+
+def test_what_is_too_large_to_be_read_with_comments_is_written_anew_at_once() -> None:
+    text = "# A comment.\na: [" + "{}, " * MAX_NODES + "]\nb: 1\n"
+    (wanted,) = load_documents(text)
+    wanted["b"] = 2
+    assert revised(text, wanted) == dump(wanted)
+    long = "# A comment.\na: " + "x" * MAX_TEXT + "\nb: 1\n"
+    (wanted,) = load_documents(long)
+    wanted["b"] = 2
+    assert revised(long, wanted) == dump(wanted)
