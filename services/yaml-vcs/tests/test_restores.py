@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest_asyncio
 
 from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
 from kubelore.common.backups import About, BackupReader, BackupWriter, LocalFolder, Record, Scope
-from kubelore.common.bus import Bus, Service, connect, ensure_streams
+from kubelore.common.bus import Bus, Leases, Service, connect, ensure_streams
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts import restores as contract
 from kubelore.common.contracts.exports import EXPORT, Export, ExportPage
@@ -51,9 +52,9 @@ from kubelore.common.settings import CommonSettings
 from kubelore.common.store import open_database
 from kubelore.lab.waiting import wait_for
 from kubelore.stack.fixtures import speak_as
-from kubelore.yaml_vcs.restore_repository import RestoreRepository
+from kubelore.yaml_vcs.restore_repository import Job, RestoreRepository
 from kubelore.yaml_vcs.restore_run import Keys
-from kubelore.yaml_vcs.restores import RestoreRunner, Restores, telling
+from kubelore.yaml_vcs.restores import AT_ONCE, RestoreRunner, Restores, telling
 from kubelore.yaml_vcs.service import serve_restores
 
 BACKUP = "20260101-000000-aaaaaaaaaaaa"
@@ -376,6 +377,25 @@ async def test_a_replica_goes_on_where_another_stopped_and_does_nothing_twice(
     assert (ended.state, ended.total, ended.counts["created"]) == ("completed", 901, 901)
     assert len(world.cluster.created) == len(set(world.cluster.created)) == 901
     assert [one.number for one in await world.items(started.id)] == list(range(901))
+
+
+async def test_restores_that_cannot_go_on_let_the_others_pass(world: World, replica: Replica) -> None:
+    await world.back_up(SHOP)
+    bus = await connect(world.settings, name="yaml-vcs")
+    leases = Leases(bus)
+    held = []
+    for _ in range(AT_ONCE):
+        id_ = new_operation_id()
+        held.append(await leases.acquire(f"restore.{id_}"))
+        asked = StartRestore(backup_id=BACKUP)
+        await world.repository.add(
+            Job(id=id_, asked=asked, created_by="admin", created_at=datetime.now(UTC), scope=[], mandate=b"")
+        )
+    await replica()
+    assert (await world.restored()).state == "completed"
+    for lease in held:
+        await lease.release()
+    await bus.close()
 
 
 async def test_what_is_not_begun_or_whose_answer_is_lost_is_sent_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -174,6 +175,8 @@ class RestoreRunner:
         self._leases = Leases(bus)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Run] = {}
+        self._tried: dict[str, float] = {}
+        """When this replica tried each last, so that those that cannot go on let the others pass."""
         self._due = asyncio.Event()
 
     def hurry(self) -> None:
@@ -206,8 +209,11 @@ class RestoreRunner:
         self._running = {id_: task for id_, task in self._running.items() if not task.done()}
         if len(self._running) >= AT_ONCE:
             return
-        for job in await self._repository.unfinished(_WAITING):
+        waiting = await self._repository.unfinished(_WAITING)
+        self._tried = {job.id: self._tried[job.id] for job in waiting if job.id in self._tried}
+        for job in sorted(waiting, key=lambda job: self._tried.get(job.id, 0.0)):
             if len(self._running) < AT_ONCE and job.id not in self._running:
+                self._tried[job.id] = time.monotonic()
                 self._running[job.id] = asyncio.create_task(self._hold(job.id), name=f"restore {job.id}")
 
     async def _hold(self, id_: str) -> None:
