@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
@@ -83,3 +85,12 @@ async def test_only_what_the_caller_may_read_is_verified(recorder, changed, many
 async def test_a_position_that_nobody_gave_is_refused(recorder, many, after: str) -> None:
     with pytest.raises(BadRequest):
         await many(after=after)
+
+
+async def test_a_page_passes_over_nothing_however_slow_the_database_is(
+    recorder, changed, many, monkeypatch
+) -> None:
+    await recorder.take([changed("created", n, {"a": "1"}, name=f"cm-{n}") for n in range(1, 6)])
+    clock = itertools.count(0, 60)
+    monkeypatch.setattr("kubelore.yaml_vcs.verifying.monotonic", lambda: next(clock))
+    assert (await many()).objects == 5
