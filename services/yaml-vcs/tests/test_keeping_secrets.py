@@ -10,6 +10,7 @@ import pytest
 
 from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
 from kubelore.common.callers import acting_as
+from kubelore.common.contracts.branches import MakeBranch, RemoveBranch
 from kubelore.common.contracts.keeping import RedactVersion, RevealValues, reveal_context
 from kubelore.common.contracts.versions import DiffVersions, GetVersion, ListVersions, VerifyHistory
 from kubelore.common.crypto import Keyring
@@ -23,7 +24,10 @@ from kubelore.common.errors import (
 )
 from kubelore.common.kube.secrets import secret_context
 from kubelore.common.store import open_database
+from kubelore.yaml_vcs.branches import Drafts
+from kubelore.yaml_vcs.gap_repository import Mark, parked_scope
 from kubelore.yaml_vcs.history import MAIN
+from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.redactions import Redacting
 from kubelore.yaml_vcs.repository import resource_key, version_id
 from kubelore.yaml_vcs.secrets import Revealing, SecretValues
@@ -227,3 +231,31 @@ async def test_a_content_that_somebody_else_took_out_is_found(
     with acting_as(ADMINISTRATOR):
         found = await histories.verify(VerifyHistory(id=WEB))
     assert (found.ok, found.broken) == (False, 3)
+
+
+async def test_a_content_that_a_draft_holds_too_is_not_said_to_be_gone(
+    recorder, changed, repository, histories, signer, redacting
+) -> None:
+    await recorder.take([changed("created" if n == 1 else "updated", n, {"a": str(n)}) for n in (1, 2, 3)])
+    drafts = Drafts(repository, histories, Normaliser(), signer)
+    with acting_as(ADMINISTRATOR):
+        await drafts.make(MakeBranch(id=WEB, name="idea", version=2))
+        await drafts.make(MakeBranch(id=WEB, name="other", version=3))
+    with pytest.raises(Conflict, match="hold this content too: idea"):
+        await redact(redacting, 2)
+    with acting_as(ADMINISTRATOR):
+        await drafts.remove(RemoveBranch(id=WEB, name="idea"))
+    assert (await redact(redacting, 2)).versions == [2]
+
+
+async def test_what_a_killed_redaction_left_of_late_changes_goes_when_it_is_asked_for_again(
+    recorder, changed, repository, redacting
+) -> None:
+    await recorder.take([changed("created" if n == 1 else "updated", n, {"a": str(n)}) for n in (1, 2)])
+    taken = (await repository.all_of(resource_key(WEB)))[0]
+    await redact(redacting, 1)
+    late = Mark(id="m", scope=parked_scope(WEB), at=1.0, late=True, hash=taken.hash, frame=b"leak")
+    await repository.marks.keep_late(late)
+    with pytest.raises(Gone):
+        await redact(redacting, 1)
+    assert [one.frame for one in await repository.marks.of([parked_scope(WEB)], 0, None)] == [b""]

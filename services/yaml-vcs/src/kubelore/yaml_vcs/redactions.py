@@ -19,6 +19,7 @@ from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
 from kubelore.yaml_vcs.histories import Histories, redacted
 from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Redaction
+from kubelore.yaml_vcs.normalising import content_hash
 from kubelore.yaml_vcs.repository import Resource, VersionRepository, resource_key
 from kubelore.yaml_vcs.statements import redaction_bytes
 
@@ -46,7 +47,7 @@ class Redacting:
         """Take the content of a version out, wherever the object's history holds it.
 
         Raises Forbidden, Gone for a version that was redacted before, Conflict
-        for what is in the cluster now, and BadRequest for a tombstone or without a reason.
+        for what is in the cluster now or in a draft, and BadRequest for a tombstone or without a reason.
         """
         resource = await self._histories.readable(request.id)
         _check_admin(resource)
@@ -58,7 +59,10 @@ class Redacting:
             raise BadRequest(f"version {entry.number} says that the object was deleted: it has no content")
         same = await self._same(request.id, entry)
         if not same:
+            # Whoever began it may have been stopped before its end.
+            await self._repository.marks.redact(request.id, entry.hash)
             raise redacted(request.id, entry)
+        await self._check_drafts(request.id, entry)
         said = Redaction(current_caller().subject, int(self._clock() * 1000), reason)
         for one in reversed(same):
             await self._take_out(resource, one, said)
@@ -81,6 +85,21 @@ class Redacting:
                 remedy="Change the object first, then redact.",
             )
         return same
+
+    async def _check_drafts(self, id_: str, entry: Entry) -> None:
+        """Raise Conflict when a draft holds the content too, in a version or as what it was branched off."""
+        key = resource_key(id_)
+        holding = [
+            branch.name
+            for branch in await self._repository.branches.of(key)
+            if content_hash(branch.content) == entry.hash
+            or await self._repository.holds(key, branch.number, entry.hash)
+        ]
+        if holding:
+            raise Conflict(
+                f"drafts of {id_} hold this content too: {', '.join(holding[:10])}",
+                remedy="Delete these drafts first, then redact.",
+            )
 
     async def _take_out(self, resource: Resource, entry: Entry, said: Redaction) -> None:
         key = resource_key(resource.id)

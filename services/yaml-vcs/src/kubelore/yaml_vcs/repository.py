@@ -255,6 +255,11 @@ class VersionRepository:
         where = {"_id": _within(key, MAIN), "h": hashed, "x": present()}
         return bool(await self._versions.find(where, limit=1, fields=("t",)))
 
+    async def holds(self, key: bytes, branch: int, hashed: bytes) -> bool:
+        """Whether a version of a branch has a content."""
+        where = {"_id": _within(key, branch), "h": hashed}
+        return bool(await self._versions.find(where, limit=1, fields=("t",)))
+
     async def redact(self, key: bytes, branch: int, number: int, redaction: Redaction) -> None:
         """Take the content and the sealed values of a version out. Raises NotFound."""
         said = {"x": [redaction.by, redaction.at, redaction.reason, redaction.signature]}
