@@ -90,6 +90,12 @@ def test_a_file_lies_where_its_name_says_and_nowhere_else(id_: str, path: str) -
     assert git_stream.path_of(id_) == path
 
 
+def test_the_longest_names_get_files_of_their_own() -> None:
+    paths = [git_stream.path_of(f"prod:configmaps:shop:{'a' * 252}{last}") for last in "bc"]
+    assert len(set(paths)) == 2
+    assert max(len(path.rpartition("/")[2]) for path in paths) <= 255
+
+
 texts = st.text(max_size=30)
 
 

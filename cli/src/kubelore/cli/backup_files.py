@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from kubelore.cli.file_names import file_name
 from kubelore.common.backups import (
     ArchiveFolder,
     BackupReader,
@@ -23,9 +23,6 @@ from kubelore.common.backups import (
 from kubelore.common.crypto import Keyring
 from kubelore.common.errors import Conflict, NotFound
 from kubelore.common.kube.documents import dump
-
-MAX_FILE_NAME = 255
-"""Bytes of a file's name that file systems take; an object's name alone may have 253."""
 
 Form = Literal["yaml", "json"]
 Progress = Callable[[int, int], None]
@@ -88,16 +85,13 @@ def _content(raw: bytes, form: Form) -> str:
 def _place(record: Record, form: Form) -> Path:
     """Where an object goes: cluster, namespace (`_` for none), type, name; each encoded, so that it stays below."""
     folders = (record.cluster, record.namespace or "_", record.type)
-    return Path(*(_file_name(part) for part in folders), _file_name(record.name, f".{form}"))
+    return Path(
+        *(file_name(_encoded(part)) for part in folders), file_name(_encoded(record.name), f".{form}")
+    )
 
 
-def _file_name(text: str, ending: str = "") -> str:
-    """A text as one part of a path; one that is too long is cut, and told from others by a hash of all of it."""
-    encoded = quote(text, safe="").replace("..", "%2E%2E")
-    if len(encoded) + len(ending) > MAX_FILE_NAME:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-        encoded = f"{encoded[: MAX_FILE_NAME - len(digest) - len(ending) - 1]}~{digest}"
-    return encoded + ending
+def _encoded(text: str) -> str:
+    return quote(text, safe="").replace("..", "%2E%2E")
 
 
 def _write(path: Path, content: str) -> None:

@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from kubelore.cli.file_names import file_name
+
 BRANCH = "refs/heads/main"
 STATE = "refs/kubelore/exported"
 """Where the repository itself keeps how far it has come: moved together with the branch, or not at all."""
@@ -79,9 +81,11 @@ def message_of(version: Mapping[str, Any]) -> str:
 def path_of(resource_id: str) -> str:
     """Where an object's file lies; what a file name could not hold everywhere is percent-encoded."""
     _, type_name, namespace, name = resource_id.split(":", 3)
-    parts = (namespace or "_cluster", type_name, f"{name}.yaml")
+    folders = [
+        file_name(quote(part, safe="")) for part in (namespace or "_cluster", type_name) if part.strip(".")
+    ]
     # A name of `..` alone is no object's, but what is written must not depend on it.
-    return "/".join(quote(part, safe="") for part in parts if part.strip("."))
+    return "/".join([*folders, file_name(quote(name, safe=""), ".yaml")])
 
 
 def blob(mark: int, content: str) -> bytes:
