@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from kubelore.cli.connection import Api, Target, at, connect
+from kubelore.cli.connection import Target, at, connect
 from kubelore.cli.logins import Login, Logins, name_of
 from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import Format, Output
@@ -112,7 +112,7 @@ def create(
 def list_tokens(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List tokens, without their secrets."""
     with connect(context) as api:
-        items = sorted(_all(api), key=lambda token: token["created_at"])
+        items = sorted(api.items("/api/tokens"), key=lambda token: token["created_at"])
     if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)
     elif output == Format.NAME:
@@ -142,17 +142,6 @@ def _ask_for_token() -> str:
     if not token or not token.isascii() or not token.isprintable():
         raise Invalid("no token was given", remedy="Paste it when asked, or pipe it in.")
     return token
-
-
-def _all(api: Api) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    position: str | None = None
-    while True:
-        page = api.get("/api/tokens", continue_=position)
-        items += page["items"]
-        position = page["continue"]
-        if position is None:
-            return items
 
 
 def _row(token: dict[str, Any]) -> tuple[str, ...]:

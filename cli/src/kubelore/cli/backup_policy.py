@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from kubelore.cli.connection import Api, connect
+from kubelore.cli.connection import connect
 from kubelore.cli.output import print_document, print_table
 from kubelore.cli.selection import Cluster, Format, Namespace, Output, Selector
 
@@ -56,7 +56,7 @@ def create(
 def list_policies(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List the policies, when each runs next, and how it went last."""
     with connect(context) as api:
-        items = _pages(api)
+        items = list(api.items(_POLICIES))
     if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)
     elif output == Format.NAME:
@@ -218,17 +218,6 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
         state,
         item["last_success"] or "-",
     )
-
-
-def _pages(api: Api) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    position: str | None = None
-    while True:
-        page = api.get(_POLICIES, continue_=position)
-        items += page["items"]
-        position = page["continue"]
-        if position is None:
-            return items
 
 
 def _path(name: str) -> str:

@@ -120,17 +120,11 @@ def drift(
 ) -> None:
     """What is not as it was tagged. Ends with 1 when anything is."""
     items: list[dict[str, Any]] = []
-    compared, continue_ = 0, None
+    compared = 0
     with connect(context) as api:
-        while True:
-            page = api.get(
-                "/api/k8s/yaml/drift", cluster=cluster, namespace=namespace, tag=name, continue_=continue_
-            )
+        for page in api.pages("/api/k8s/yaml/drift", cluster=cluster, namespace=namespace, tag=name):
             items += page["items"]
             compared += page["compared"]
-            continue_ = page["continue"]
-            if not continue_:
-                break
     if output in (Format.JSON, Format.YAML):
         print_document(items, output)
     else:

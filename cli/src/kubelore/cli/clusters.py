@@ -59,7 +59,9 @@ def list_clusters(
 ) -> None:
     """List the onboarded clusters."""
     with connect(context) as api:
-        items = list(_all(api, tag=tag, group=group, provider=provider, status=status))
+        items = list(
+            api.items("/api/k8s/clusters/list", tag=tag, group=group, provider=provider, status=status)
+        )
     if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)
     elif output == Format.NAME:
@@ -298,17 +300,6 @@ def test(context: typer.Context, name: str, output: Output = Format.TABLE) -> No
             if step.get("remedy"):
                 warn(f"{step['name']}: {step['remedy']}")
     raise typer.Exit(0 if report["ok"] else 1)
-
-
-def _all(api: Api, **filters: str | None) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    position: str | None = None
-    while True:
-        page = api.get("/api/k8s/clusters/list", continue_=position, **filters)
-        items += page["items"]
-        position = page["continue"]
-        if position is None:
-            return items
 
 
 def _row(item: dict[str, Any], wide: bool) -> tuple[str, ...]:

@@ -141,6 +141,21 @@ class Api:
         """
         return self._call("GET", path, params=_query(query))
 
+    def pages(self, path: str, **query: Any) -> Iterator[Any]:
+        """The parsed pages of a list, to its end; each is asked for when the one before it was taken."""
+        position: str | None = None
+        while True:
+            page = self.get(path, continue_=position, **query)
+            yield page
+            position = page["continue"]
+            if not position:
+                return
+
+    def items(self, path: str, **query: Any) -> Iterator[Any]:
+        """What is on those pages, one by one."""
+        for page in self.pages(path, **query):
+            yield from page["items"]
+
     def post(self, path: str, body: Any, *, timeout_s: float = REQUEST_S) -> Any:
         """The parsed answer; without a body when it is None."""
         if body is None:

@@ -86,17 +86,9 @@ class Exporter:
                 advance()
 
     def _changed(self, cluster: str, namespace: str | None) -> Iterator[dict[str, Any]]:
-        continue_ = None
-        while True:
-            page = self._api.get(
-                "/api/k8s/yaml/objects", cluster=cluster, namespace=namespace, continue_=continue_
-            )
-            for one in page["items"]:
-                if self.positions.get(one["id"]) != (one["version"], one["commit_hash"]):
-                    yield one
-            continue_ = page["continue"]
-            if not continue_:
-                return
+        for one in self._api.items("/api/k8s/yaml/objects", cluster=cluster, namespace=namespace):
+            if self.positions.get(one["id"]) != (one["version"], one["commit_hash"]):
+                yield one
 
     def _steps(self, one: dict[str, Any]) -> Iterator[dict[str, Any]]:
         after, _ = self.positions.get(one["id"], (0, ""))

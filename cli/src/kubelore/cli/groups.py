@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from kubelore.cli.connection import Api, connect
+from kubelore.cli.connection import connect
 from kubelore.cli.output import print_document, print_table
 from kubelore.cli.selection import Format, Output
 
@@ -20,7 +20,7 @@ _GROUPS = "/api/k8s/groups"
 def list_groups(context: typer.Context, output: Output = Format.TABLE) -> None:
     """List the groups and how many clusters are in each."""
     with connect(context) as api:
-        items = _all(api)
+        items = list(api.items(_GROUPS))
     if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)
     elif output == Format.NAME:
@@ -68,14 +68,3 @@ def delete(context: typer.Context, name: str) -> None:
 
 def _path(name: str) -> str:
     return f"{_GROUPS}/{quote(name)}"
-
-
-def _all(api: Api) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    position: str | None = None
-    while True:
-        page = api.get(_GROUPS, continue_=position)
-        items += page["items"]
-        position = page["continue"]
-        if position is None:
-            return items

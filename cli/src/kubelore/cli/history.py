@@ -145,22 +145,9 @@ def snapshot(
     """What a namespace held at a time: as a table, or whole as YAML documents."""
     if context.invoked_subcommand:
         return
-    items: list[dict[str, Any]] = []
     with connect(context) as api:
         cluster = one_cluster(api, cluster)
-        continue_ = None
-        while True:
-            page = api.get(
-                "/api/k8s/yaml/snapshot",
-                cluster=cluster,
-                namespace=namespace,
-                at=at or None,
-                continue_=continue_,
-            )
-            items += page["items"]
-            continue_ = page["continue"]
-            if not continue_:
-                break
+        items = list(api.items("/api/k8s/yaml/snapshot", cluster=cluster, namespace=namespace, at=at or None))
     items.sort(key=lambda item: item["version"]["resource_id"])
     if output == Format.YAML:
         typer.echo("---\n".join(item["yaml_content"] for item in items), nl=False)

@@ -67,16 +67,9 @@ def snapshot_diff(
     output: Output = Format.TABLE,
 ) -> None:
     """What came, went and changed in a namespace between two times."""
-    items: list[dict[str, Any]] = []
     with connect(context) as api:
         query = {"cluster": one_cluster(api, cluster), "namespace": namespace, "to": to or None}
-        continue_ = None
-        while True:
-            page = api.get(f"{SNAPSHOT}/diff", from_=from_, continue_=continue_, **query)
-            items += page["items"]
-            continue_ = page["continue"]
-            if not continue_:
-                break
+        items = list(api.items(f"{SNAPSHOT}/diff", from_=from_, **query))
     items.sort(key=lambda item: item["id"])
     if output in (Format.JSON, Format.YAML):
         print_document({"items": items}, output)

@@ -62,16 +62,12 @@ def _one(api: Api, object_: str, cluster: str, namespace: str) -> dict[str, Any]
 
 def _many(api: Api, cluster: str, namespace: str | None) -> dict[str, Any]:
     total: dict[str, Any] = {"objects": 0, "versions": 0, "broken": []}
-    continue_: str | None = None
     with _bar() as seen:
-        while True:
-            page = api.get("/api/k8s/yaml/verify", cluster=cluster, namespace=namespace, continue_=continue_)
+        for page in api.pages("/api/k8s/yaml/verify", cluster=cluster, namespace=namespace):
             for name in total:
                 total[name] += page[name]
             seen(total["objects"])
-            continue_ = page["continue"]
-            if not continue_:
-                return total
+    return total
 
 
 def _fine(found: dict[str, Any]) -> str:
