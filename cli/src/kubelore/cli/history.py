@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -205,8 +206,8 @@ def one_cluster(api: Api, cluster: str) -> str:
 
 
 def print_diff(text: str) -> None:
-    """A unified diff, in colours on a terminal."""
-    colored = sys.stdout.isatty()
+    """A unified diff, in colours on a terminal (unless NO_COLOR says otherwise)."""
+    colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in text.splitlines():
         typer.secho(_clean(line), fg=_COLORS.get(line[:1]) if colored else None)
 
