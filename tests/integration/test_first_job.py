@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -25,7 +26,7 @@ def config_map(name: str, labels: dict[str, str] | None = None, **data: str) -> 
 
 
 async def first_event(events: AsyncIterator[Any], name: str) -> Any:
-    async with asyncio.timeout(10), aclosing(events) as stream:  # type: ignore[type-var]
+    async with asyncio.timeout(30), aclosing(events) as stream:  # type: ignore[type-var]
         async for event in stream:
             if event[1] == name:
                 return event
@@ -86,13 +87,14 @@ async def test_a_watch_from_a_list_misses_nothing_that_happened_since(fleet, lab
 
 async def test_a_watch_resumes_behind_the_last_event_that_was_seen(fleet, lab_pair) -> None:
     page = await fleet.list(type="cm", namespace=NAMESPACE)
-    await apply(lab_pair.first, config_map("one"), config_map("two"))
+    first, second = (f"{name}-{time.monotonic_ns()}" for name in ("one", "two"))  # new ones, were it run again
+    await apply(lab_pair.first, config_map(first), config_map(second))
     seen, _, data = await first_event(
         fleet.watch(type="cm", since=page["watch_from"], namespace=NAMESPACE), "added"
     )
-    assert data["id"].endswith(":one")
+    assert data["id"].endswith(f":{first}")
     _, _, data = await first_event(fleet.watch(type="cm", namespace=NAMESPACE, last_event_id=seen), "added")
-    assert data["id"].endswith(":two")
+    assert data["id"].endswith(f":{second}")
 
 
 async def test_an_object_that_leaves_the_selector_is_sent_as_removed(fleet, lab_pair) -> None:
