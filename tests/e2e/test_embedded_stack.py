@@ -21,7 +21,7 @@ import pytest
 from kubelore.stack.ports import free_port
 
 KUBELORE = Path(sys.executable).parent / "kubelore"
-PROCESSES = {"nats", "mongo", "kubesim", "cluster-registry", "resource-ops", "yaml-vcs", "gateway"}
+PROCESSES = {"nats", "mongo", "kubesim", "cluster-registry", "resource-ops", "container-ops", "yaml-vcs", "gateway"}
 
 
 @dataclass(frozen=True)

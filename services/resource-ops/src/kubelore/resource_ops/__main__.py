@@ -6,18 +6,15 @@ import asyncio
 import resource
 from dataclasses import dataclass
 
-import msgspec
-
 from kubelore.common import bus as buses
 from kubelore.common import process
 from kubelore.common.bus import Bus, Lease, Service
 from kubelore.common.contracts.clusters import Credentials
 from kubelore.common.contracts.resources import SERVICE
 from kubelore.common.crypto import Keyring, Recipient
-from kubelore.common.errors import IntegrityError
-from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient
+from kubelore.common.kube import AddressPolicy
+from kubelore.common.reach import Reach, open_access
 from kubelore.common.store import BlobStore, Database, open_database
-from kubelore.common.telemetry import outgoing
 from kubelore.resource_ops.allocator import map_large_blocks
 from kubelore.resource_ops.answers import Answers
 from kubelore.resource_ops.budget import Budget
@@ -27,7 +24,6 @@ from kubelore.resource_ops.live import Live
 from kubelore.resource_ops.many import ManyWriter
 from kubelore.resource_ops.observer import ClusterObserver, Sealing
 from kubelore.resource_ops.outbox import Outbox
-from kubelore.resource_ops.reach import Reach
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.repository import OperationRepository
 from kubelore.resource_ops.service import endpoints, serve_live, serve_validating
@@ -62,17 +58,6 @@ def build_fleet(settings: ResourceOpsSettings, bus: Bus, blobs: BlobStore, pace:
     return Fleet(bus, buses.Leases(bus), make_observer, pace, budget)
 
 
-def build_reach(settings: ResourceOpsSettings, bus: Bus) -> Reach:
-    """Connections for writing, whose credentials are opened with the clusters keyring."""
-    keyring = load_keyring(settings)
-    policy = AddressPolicy.from_settings(settings)
-
-    def open_client(credentials: Credentials) -> KubeClient:
-        return KubeClient(open_access(keyring, credentials), policy, headers=outgoing)
-
-    return Reach(bus, open_client)
-
-
 def load_keyring(settings: ResourceOpsSettings) -> Keyring:
     """The keyring that credentials are sealed with, and Secrets' values hashed."""
     return Keyring.load(settings.keyring_dir / "clusters.json")
@@ -81,16 +66,6 @@ def load_keyring(settings: ResourceOpsSettings) -> Keyring:
 def load_versions(settings: ResourceOpsSettings) -> Recipient:
     """Whom Secrets' values are sealed to."""
     return Recipient.load(settings.keyring_dir / "versions.pub")
-
-
-def open_access(keyring: Keyring, credentials: Credentials) -> ClusterAccess:
-    """Open sealed credentials. Raises IntegrityError."""
-    plain = keyring.open(credentials.sealed, context=f"cluster:{credentials.id}")
-    try:
-        return msgspec.msgpack.decode(plain, type=ClusterAccess)
-    except msgspec.MsgspecError:
-        # Not chained: the decoder's message may quote what it could not decode.
-        raise IntegrityError(f"the credentials of {credentials.id} are of no known form") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +97,7 @@ class Parts:
 def assemble(settings: ResourceOpsSettings, bus: Bus, database: Database, pace: Pace | None = None) -> Parts:
     """The parts of a replica over its bus, its database and its blob store."""
     fleet = build_fleet(settings, bus, BlobStore.open(settings.blob_url), pace)
-    reach = build_reach(settings, bus)
+    reach = Reach.open(bus, load_keyring(settings), AddressPolicy.from_settings(settings))
     repository = OperationRepository(database)
     outbox = Outbox(fleet, repository, reach)
     keyring, replica, hurry = load_keyring(settings), bus.replica, outbox.hurry

@@ -16,7 +16,7 @@ from kubelore.common.errors import BadRequest, Gone, TooLarge
 from kubelore.common.kube import ListPage, ResourceType, decode_meta
 from kubelore.common.kube.object_names import check_namespace_name
 from kubelore.common.kube.secrets import strip_secret
-from kubelore.resource_ops.reach import Reach, Reached
+from kubelore.common.reach import Reach, Reached
 from kubelore.resource_ops.replacing import SECRETS
 from kubelore.resource_ops.type_names import one_type
 

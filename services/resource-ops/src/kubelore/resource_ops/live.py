@@ -14,7 +14,7 @@ from kubelore.common.errors import BadRequest, NotFound, TooLarge, UpstreamError
 from kubelore.common.kube import ResourceType
 from kubelore.common.kube.object_names import check_namespace_name, check_object_name
 from kubelore.common.kube.secrets import strip_secret
-from kubelore.resource_ops.reach import LEAST_REDISCOVER_S, Reach, Reached
+from kubelore.common.reach import LEAST_REDISCOVER_S, Reach, Reached
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of one answer: what 100 objects of any usual size are far below."""

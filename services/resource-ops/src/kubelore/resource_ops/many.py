@@ -43,9 +43,9 @@ from kubelore.common.errors import (
 )
 from kubelore.common.kube import ObjectMeta, decode_meta
 from kubelore.common.operations import current_operation
+from kubelore.common.reach import Reach, Reached
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.outbox import judged
-from kubelore.resource_ops.reach import Reach, Reached
 from kubelore.resource_ops.replacing import REPLACE_TRIES, Replacement, check_there, goes_over, refused
 from kubelore.resource_ops.repository import Conclusion, Operation, OperationRepository
 from kubelore.resource_ops.type_names import one_type

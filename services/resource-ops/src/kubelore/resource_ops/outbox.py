@@ -22,10 +22,10 @@ from kubelore.common.contracts.changes import Applied
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.contracts.writes import DEADLINE_S
 from kubelore.common.errors import KubeloreError, NotFound, UpstreamError
+from kubelore.common.reach import Reach
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.fleet import Fleet
 from kubelore.resource_ops.observer import ClusterObserver
-from kubelore.resource_ops.reach import Reach
 from kubelore.resource_ops.repository import MAX_CLUSTERS, Due, Operation, OperationRepository
 from kubelore.resource_ops.write_outcomes import Evidence, evidence
 

@@ -31,8 +31,8 @@ from kubelore.common.errors import (
 from kubelore.common.kube import ResourceType
 from kubelore.common.kube.documents import load_documents
 from kubelore.common.kube.object_names import check_namespace_name, check_object_name
+from kubelore.common.reach import Reach, Reached
 from kubelore.resource_ops.object_schemas import ObjectSchema
-from kubelore.resource_ops.reach import Reach, Reached
 from kubelore.resource_ops.write_plans import SECRETS, target_of, type_of_manifest
 
 MAX_SCHEMAS = 64

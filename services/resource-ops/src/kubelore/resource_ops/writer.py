@@ -39,8 +39,8 @@ from kubelore.common.errors import BadRequest, Conflict, Forbidden, KubeloreErro
 from kubelore.common.kube import ResourceType
 from kubelore.common.kube.secrets import strip_secret
 from kubelore.common.operations import current_operation
+from kubelore.common.reach import Reach, Reached
 from kubelore.common.telemetry import get_logger
-from kubelore.resource_ops.reach import Reach, Reached
 from kubelore.resource_ops.replacing import REPLACE_TRIES, Replacement, check_there, goes_over, refused
 from kubelore.resource_ops.repository import Due, Operation, OperationRepository
 from kubelore.resource_ops.type_names import one_type

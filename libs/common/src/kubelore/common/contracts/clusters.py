@@ -279,7 +279,12 @@ INSPECT = Endpoint(SERVICE, "inspect", InspectKubeconfig, Inspection)
 ADD = Endpoint(SERVICE, "add", AddCluster, ClusterConnection, deadline_s=20.0)
 LIST = Endpoint(SERVICE, "list", ListClusters, ClusterPage, callers=("gateway", "yaml-vcs"))
 ROSTER = Endpoint(
-    SERVICE, "roster", ListRoster, ClusterPage, on_behalf=False, callers=("gateway", "resource-ops")
+    SERVICE,
+    "roster",
+    ListRoster,
+    ClusterPage,
+    on_behalf=False,
+    callers=("gateway", "resource-ops", "container-ops"),
 )
 UPDATE = Endpoint(SERVICE, "update", UpdateCluster, ClusterConnection)
 ROTATE = Endpoint(SERVICE, "rotate", RotateKubeconfig, ClusterConnection, deadline_s=20.0)
@@ -292,7 +297,12 @@ GET = Endpoint(SERVICE, "get", ClusterRef, ClusterConnection, callers=("gateway"
 REMOVE = Endpoint(SERVICE, "remove", ClusterRef, Removed)
 TEST = Endpoint(SERVICE, "test", ClusterRef, ConnectionTest, deadline_s=20.0)
 CREDENTIALS = Endpoint(
-    SERVICE, "credentials", ClusterRef, Credentials, on_behalf=False, callers=("resource-ops",)
+    SERVICE,
+    "credentials",
+    ClusterRef,
+    Credentials,
+    on_behalf=False,
+    callers=("resource-ops", "container-ops"),
 )
 
 ENDPOINTS = (

@@ -93,6 +93,7 @@ EMISSIONS = (
     Emission("yaml-vcs", "kubelore.v1.events.restore.*.*"),
     Emission("yaml-vcs", "kubelore.v1.events.backup.*.*"),
     Emission("yaml-vcs", "kubelore.v1.events.alert.*.*.yaml-vcs"),
+    Emission("container-ops", "kubelore.v1.events.alert.*.*.container-ops"),
 )
 
 FOLLOWINGS = (
@@ -100,6 +101,7 @@ FOLLOWINGS = (
     Following("cluster-registry", CLUSTER_EVENTS),
     Following("gateway", CLUSTER_EVENTS),
     Following("resource-ops", CLUSTER_EVENTS),
+    Following("container-ops", CLUSTER_EVENTS),
 )
 
 LEASINGS = (
@@ -110,6 +112,8 @@ LEASINGS = (
     Leasing("resource-ops", "replica.resource-ops.*"),
     Leasing("yaml-vcs", "restore.*"),
     Leasing("yaml-vcs", "keeping.*"),
+    Leasing("container-ops", "logs.*"),
+    Leasing("container-ops", "containers.*"),
 )
 
 LEASE_WATCHINGS = (

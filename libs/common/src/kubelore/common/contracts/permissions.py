@@ -28,7 +28,7 @@ OPERATOR = "operator"
 """Makes streams and durables, and may do everything: for installation and for people, never for a service."""
 PROBE = "stack"
 """Asks whether services are there, and nothing else."""
-SERVICES = ("cluster-registry", "resource-ops", "yaml-vcs", "gateway")
+SERVICES = ("cluster-registry", "resource-ops", "container-ops", "yaml-vcs", "gateway")
 
 _VERBS = ("PING", "INFO", "STATS")
 """What ADR-32 lets be asked of a service."""

@@ -26,6 +26,6 @@ class Vouched(msgspec.Struct, kw_only=True):
     token: str
 
 
-VOUCH = Endpoint(SERVICE, "vouch", Vouch, Vouched, on_behalf=False, callers=("yaml-vcs",))
+VOUCH = Endpoint(SERVICE, "vouch", Vouch, Vouched, on_behalf=False, callers=("yaml-vcs", "container-ops"))
 
 ENDPOINTS = (VOUCH,)

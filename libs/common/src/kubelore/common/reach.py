@@ -1,6 +1,6 @@
-"""Connections for writing: any replica reaches any cluster, with credentials it asks for when it needs them.
+"""Connections to clusters: any replica reaches any cluster, with credentials it asks for when it needs them.
 
-A connection, and the types its cluster serves, stay open for the writes to come.
+A connection, and the types its cluster serves, stay open for what comes next.
 At most 64 are open; one that nobody used for five minutes is closed. Credentials
 are asked for again after ten seconds, and at once when the cluster's record
 changed or it was removed, so that a rotated kubeconfig is used, and that of a
@@ -15,19 +15,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterEvent, ClusterRef, Credentials
 from kubelore.common.contracts.flows import CLUSTER_EVENTS
-from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooManyRequests
-from kubelore.common.kube import KubeClient, ResourceType
-from kubelore.common.telemetry import get_logger
+from kubelore.common.crypto import Keyring
+from kubelore.common.errors import BadRequest, IntegrityError, KubeloreError, NotFound, TooManyRequests
+from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, ResourceType
+from kubelore.common.telemetry import get_logger, outgoing
 
 log = get_logger(__name__)
 
 MAX_OPEN = 64
 CONCURRENT = 16
-"""Writes at once to one cluster."""
+"""Requests at once to one cluster; streams are not counted."""
 IDLE_S = 300.0
 FRESH_S = 10.0
 REDISCOVER_S = 300.0
@@ -40,7 +43,7 @@ Types = dict[str, ResourceType]
 
 @dataclass(slots=True)
 class Reached:
-    """One cluster that can be written to; `types` are by canonical name."""
+    """One cluster that can be asked; `types` are by canonical name."""
 
     client: KubeClient
     generation: int
@@ -68,13 +71,22 @@ class Reached:
 
 
 class Reach:
-    """Opens, keeps and closes the connections. `open_client` opens sealed credentials; see `__main__`."""
+    """Opens, keeps and closes the connections. `open_client` opens sealed credentials; see `open`."""
 
     def __init__(self, bus: Bus, open_client: Callable[[Credentials], KubeClient]) -> None:
         self._bus = bus
         self._open_client = open_client
         self._reached: dict[str, Reached] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+
+    @classmethod
+    def open(cls, bus: Bus, keyring: Keyring, policy: AddressPolicy) -> Reach:
+        """With credentials that the keyring `clusters` opens."""
+
+        def open_client(credentials: Credentials) -> KubeClient:
+            return KubeClient(open_access(keyring, credentials), policy, headers=outgoing)
+
+        return cls(bus, open_client)
 
     async def run(self) -> None:
         """Follow what happens to clusters and close what is not used, until cancelled; then close everything."""
@@ -88,16 +100,21 @@ class Reach:
 
     @asynccontextmanager
     async def using(self, cluster: str) -> AsyncIterator[Reached]:
-        """The cluster's connection for one write, when there is room for it.
+        """The cluster's connection for one request, when there is room for it.
 
         Raises NotFound for a cluster that is not onboarded, TooManyRequests when
         64 others are in use.
         """
+        async with self.streaming(cluster) as reached, reached.room:
+            yield reached
+
+    @asynccontextmanager
+    async def streaming(self, cluster: str) -> AsyncIterator[Reached]:
+        """The cluster's connection for what stays open: it takes no room from requests. Raises as `using` does."""
         reached = await self._get(cluster)
         reached.users += 1
         try:
-            async with reached.room:
-                yield reached
+            yield reached
         finally:
             reached.users -= 1
             reached.used_at = time.monotonic()
@@ -135,7 +152,7 @@ class Reach:
         idle = [name for name, reached in self._reached.items() if not reached.users]
         if not idle:
             raise TooManyRequests(
-                f"{MAX_OPEN} clusters are being written to", remedy="Try again soon.", retry_after_s=1
+                f"{MAX_OPEN} clusters are in use", remedy="Try again soon.", retry_after_s=1
             )
         await self._close(min(idle, key=lambda name: self._reached[name].used_at))
 
@@ -163,3 +180,13 @@ class Reach:
             except KubeloreError as error:
                 log.warning("cluster events not followed", reason=error.reason, detail=error.detail)
                 await asyncio.sleep(_RETRY_S)
+
+
+def open_access(keyring: Keyring, credentials: Credentials) -> ClusterAccess:
+    """Open sealed credentials with the keyring `clusters`. Raises IntegrityError."""
+    plain = keyring.open(credentials.sealed, context=f"cluster:{credentials.id}")
+    try:
+        return msgspec.msgpack.decode(plain, type=ClusterAccess)
+    except msgspec.MsgspecError:
+        # Not chained: the decoder's message may quote what it could not decode.
+        raise IntegrityError(f"the credentials of {credentials.id} are of no known form") from None

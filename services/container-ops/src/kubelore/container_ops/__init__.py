@@ -1,0 +1,1 @@
+"""Inside the containers: logs that last, commands, terminals and files."""

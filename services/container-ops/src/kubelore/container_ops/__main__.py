@@ -1,0 +1,53 @@
+"""The process of container-ops: settings in, service runs, signals out."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kubelore.common import bus as buses
+from kubelore.common import process
+from kubelore.common.bus import Bus, Leases
+from kubelore.common.contracts.containers import SERVICE
+from kubelore.common.crypto import Keyring
+from kubelore.common.kube import AddressPolicy
+from kubelore.common.reach import Reach
+from kubelore.common.store import BlobStore, Database, open_database
+from kubelore.container_ops.house import House
+from kubelore.container_ops.pods import Pods
+from kubelore.container_ops.service import endpoints
+from kubelore.container_ops.settings import ContainerOpsSettings
+
+
+def build_house(settings: ContainerOpsSettings, bus: Bus, database: Database) -> House:
+    """What the parts are built from; nothing runs yet."""
+    clusters = Keyring.load(settings.keyring_dir / "clusters.json")
+    return House(
+        settings=settings,
+        bus=bus,
+        leases=Leases(bus),
+        reach=Reach.open(bus, clusters, AddressPolicy.from_settings(settings)),
+        database=database,
+        blobs=BlobStore.open(settings.blob_url),
+        keyring=Keyring.load(settings.keyring_dir / "logs.json"),
+    )
+
+
+async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
+    """Answer until `stopping` is set."""
+    database = await open_database(settings)
+    bus = await buses.connect(settings, name=SERVICE)
+    try:
+        await buses.until_prepared(bus)
+        house = build_house(settings, bus, database)
+        service = endpoints(bus, Pods(house.reach))
+        await service.start()
+        running = (house.reach.run(), bus.until_closed())
+        await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
+        await service.stop()
+    finally:
+        await bus.close()
+        await database.close()
+
+
+if __name__ == "__main__":
+    process.run(SERVICE, ContainerOpsSettings(), main)

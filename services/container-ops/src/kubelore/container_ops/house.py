@@ -1,0 +1,24 @@
+"""What every part of a replica is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubelore.common.bus import Bus, Leases
+from kubelore.common.crypto import Keyring
+from kubelore.common.reach import Reach
+from kubelore.common.store import BlobStore, Database
+from kubelore.container_ops.settings import ContainerOpsSettings
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The bus, the clusters, the stores and the keyring `logs` of one replica."""
+
+    settings: ContainerOpsSettings
+    bus: Bus
+    leases: Leases
+    reach: Reach
+    database: Database
+    blobs: BlobStore
+    keyring: Keyring
