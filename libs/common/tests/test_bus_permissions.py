@@ -298,7 +298,7 @@ NEEDED = {
         "$KV.LEASES.restore.r1",
     },
     "container-ops": {
-        *reading("EVENTS", "kubelore.v1.events.cluster.>"),
+        *reading("EVENTS", "kubelore.v1.events.cluster.>", "kubelore.v1.events.cluster.*.synced"),
         *fixed_names("EVENTS"),
         "kubelore.v1.events.alert.prod.warning.container-ops",
         "$KV.LEASES.logs.prod",
