@@ -16,7 +16,8 @@ from typing import NoReturn
 import pytest
 import pytest_asyncio
 
-from kubelore.lab import build, recipes
+from kubelore.lab import attached, build, recipes, session
+from kubelore.lab.attached import AttachedNode, AttachedPlane
 from kubelore.lab.cluster import ControlPlane
 from kubelore.lab.errors import LabError, LabUnavailableError
 from kubelore.lab.minio import Minio
@@ -43,8 +44,8 @@ class LabPair:
 class LabNode:
     """A control plane with the machine's node, metrics-server included."""
 
-    plane: ControlPlane
-    node: Node
+    plane: ControlPlane | AttachedPlane
+    node: Node | AttachedNode
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -89,6 +90,9 @@ async def lab_node(
 ) -> AsyncIterator[LabNode]:
     """A running control plane with a Ready node; `node.wait_for_metrics()` before the first `top`."""
     _refuse_if_problem(request, "lab_node")
+    if os.environ.get(attached.VARIABLE):
+        yield LabNode(AttachedPlane(session.kubeconfig_files()[0]), AttachedNode())
+        return
     folder = tmp_path_factory.mktemp("lab-node")
     async with AsyncExitStack() as stack:
         plane = await stack.enter_async_context(ControlPlane(folder, "gamma"))
