@@ -25,6 +25,9 @@ BACKUP_LATE = "io.kubelore.backup.late"
 VERSION_DRIFT = "io.kubelore.version.drift"
 """The type of alerts about objects that depart from a tagged version; `data` is a `DriftData`."""
 
+LOG_ALERT = "io.kubelore.log.matched"
+"""The type of alerts about what containers log; `data` is a `LogAlertData`."""
+
 
 class CloudEvent(msgspec.Struct, kw_only=True, omit_defaults=False):
     """One event by the CloudEvents specification 1.0; `time` is RFC 3339 in UTC.
@@ -83,6 +86,24 @@ class DriftData(msgspec.Struct, kw_only=True):
     version: int
     state: Literal["drifted", "cleared"]
     fields: list[str]
+    message: str
+    remedy: str
+
+
+class LogAlertData(msgspec.Struct, kw_only=True):
+    """Lines of logs matched what an alert asks for, so often in `window_s` seconds that it was raised.
+
+    `container` is the id of the container that wrote the last of them, `at` its time, `line` its first 512
+    characters.
+    """
+
+    alert: str
+    cluster: str
+    container: str
+    count: int
+    window_s: int
+    at: str
+    line: str
     message: str
     remedy: str
 
