@@ -21,7 +21,8 @@ import pytest
 from kubelore.stack.ports import free_port
 
 KUBELORE = Path(sys.executable).parent / "kubelore"
-PROCESSES = {"nats", "mongo", "kubesim", "cluster-registry", "resource-ops", "container-ops", "yaml-vcs", "gateway"}
+SERVICES = {"cluster-registry", "resource-ops", "container-ops", "yaml-vcs", "gateway"}
+PROCESSES = {"nats", "mongo", "kubesim", *SERVICES}
 
 
 @dataclass(frozen=True)
@@ -202,3 +203,14 @@ def test_a_second_interrupt_waits_for_nobody(machine: Machine, foreground: subpr
     foreground.send_signal(signal.SIGINT)
     assert foreground.wait(60) == 130
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
+
+
+@pytest.mark.parametrize(
+    "words", [("backup", "list"), ("backup", "policy", "list"), ("restore", "list"), ("clusters", "groups")]
+)
+def test_an_empty_list_says_how_its_first_entry_is_made(
+    started: tuple[Machine, str], words: tuple[str, ...]
+) -> None:
+    said = started[0].run(*words)
+    assert (said.returncode, said.stdout) == (0, "")
+    assert ": kubelore " in said.stderr

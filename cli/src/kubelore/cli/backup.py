@@ -92,6 +92,9 @@ def list_backups(
     if output == Format.NAME:
         print_lines(item["id"] for item in page["items"])
         return
+    if not page["items"]:
+        warn("No backups there. Make one: kubelore backup create -c CLUSTER")
+        return
     header = ("ID", "NAME", "STATUS", "CLUSTERS", "OBJECTS", "SIZE", "CREATED", "BY")
     print_table(header, [_row(item) for item in page["items"]])
     if page["continue"]:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from kubelore.cli.connection import connect
-from kubelore.cli.output import print_document, print_table
+from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import Cluster, Format, Namespace, Output, Selector
 
 app = typer.Typer(no_args_is_help=True, help="Make, show, change, pause and run backup policies.")
@@ -61,6 +61,8 @@ def list_policies(context: typer.Context, output: Output = Format.TABLE) -> None
         print_document({"items": items}, output)
     elif output == Format.NAME:
         print_table((), [(item["name"],) for item in items])
+    elif not items:
+        warn("No policies. Make one: kubelore backup policy create NAME -c CLUSTER --schedule '15 2 * * *'")
     else:
         print_table(("NAME", "SCHEDULE", "CLUSTERS", "NEXT", "LAST", "LAST SUCCESS"), map(_row, items))
 

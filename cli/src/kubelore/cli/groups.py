@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from kubelore.cli.connection import connect
-from kubelore.cli.output import print_document, print_table
+from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import Format, Output
 
 app = typer.Typer(no_args_is_help=True, help="List, make, rename, describe and delete groups of clusters.")
@@ -25,6 +25,8 @@ def list_groups(context: typer.Context, output: Output = Format.TABLE) -> None:
         print_document({"items": items}, output)
     elif output == Format.NAME:
         print_table((), [(item["name"],) for item in items])
+    elif not items:
+        warn("No groups. A cluster is put into one with: kubelore clusters update NAME --group GROUP")
     else:
         rows = [(item["name"], str(item["clusters"]), item["description"] or "-") for item in items]
         print_table(("NAME", "CLUSTERS", "DESCRIPTION"), rows)

@@ -110,6 +110,9 @@ def list_(
     if output in (Format.JSON, Format.YAML):
         print_document(found, output)
         return
+    if not found["items"]:
+        warn("Nothing was restored yet: kubelore backup restore BACKUP")
+        return
     print_table(
         ("ID", "BACKUP", "INTO", "STATE", "DONE", "FAILED", "BY", "WHEN"),
         [
