@@ -205,9 +205,7 @@ def test_a_second_interrupt_waits_for_nobody(machine: Machine, foreground: subpr
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
 
-@pytest.mark.parametrize(
-    "words", [("backup", "list"), ("backup", "policy", "list"), ("restore", "list"), ("clusters", "groups")]
-)
+@pytest.mark.parametrize("words", [("backup", "list"), ("backup", "policy", "list"), ("restore", "list")])
 def test_an_empty_list_says_how_its_first_entry_is_made(
     started: tuple[Machine, str], words: tuple[str, ...]
 ) -> None:
