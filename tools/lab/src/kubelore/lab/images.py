@@ -5,20 +5,37 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kubelore.lab.packages import find_program
+
 PAUSE = "kubelore.local/pause:1"
 BUSYBOX = "kubelore.local/busybox:1"
 """A shell, tar and all of busybox's applets; runs `sleep` for years when not told otherwise."""
 DISTROLESS = "kubelore.local/distroless:1"
 """One static program that waits for SIGTERM: no shell, no tar, no /bin."""
+GNU = "kubelore.local/gnu:1"
+"""bash, coreutils, findutils, tar and gzip of the machine's own Debian, with the libraries they need."""
+NOTAR = "kubelore.local/notar:1"
+"""busybox's applets but for tar, and nothing by the name of busybox that could stand in for it."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _FOREVER = "2147483647"
+_FOLDERS = ("tmp", "root", "var", "data", "etc")
+_ACCOUNTS = {
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": b"root:x:0:\nnobody:x:65534:\n",
+}
+_GNU_PROGRAMS = """
+bash env cat head tail tee dd ls stat find xargs sort wc cut tr cp mv rm rmdir mkdir mkfifo mknod mktemp ln
+readlink touch truncate sync chmod chown chgrp sha256sum md5sum cksum base64 printf echo seq yes expr sleep
+timeout true false test id uname date pwd du df grep sed tar gzip ps stty tty hostname
+""".split()
 
 
 @dataclass(frozen=True)
@@ -30,15 +47,18 @@ class Image:
     entrypoint: list[str]
     links: dict[str, str]
     folders: tuple[str, ...] = ("tmp",)
+    path: str = "/bin:/"
 
 
 def lab_images(busybox: Path, idle: Path) -> list[Image]:
-    """The three images of a lab node, from a static busybox and the lab's own `idle`."""
+    """The images of a lab node, from a static busybox, the machine's own programs and the lab's own `idle`."""
     waiting = {"idle": idle.read_bytes()}
     return [
         Image(PAUSE, waiting, ["/idle"], {}),
         Image(DISTROLESS, waiting, ["/idle"], {}),
         _busybox_image(busybox),
+        _busybox_image_without_tar(busybox),
+        gnu_image(),
     ]
 
 
@@ -66,14 +86,43 @@ def write_archive(image: Image, path: Path) -> None:
 
 
 def _busybox_image(busybox: Path) -> Image:
-    applets = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True).stdout
-    files = {
-        "bin/busybox": busybox.read_bytes(),
-        "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        "etc/group": b"root:x:0:\nnobody:x:65534:\n",
-    }
-    links = {f"bin/{applet}": "busybox" for applet in applets.split() if applet != "busybox"}
-    return Image(BUSYBOX, files, ["/bin/sleep", _FOREVER], links, ("tmp", "root", "var", "data"))
+    files = {"bin/busybox": busybox.read_bytes(), **_ACCOUNTS}
+    links = {f"bin/{applet}": "busybox" for applet in _applets(busybox) if applet != "busybox"}
+    return Image(BUSYBOX, files, ["/bin/sleep", _FOREVER], links, _FOLDERS)
+
+
+def _busybox_image_without_tar(busybox: Path) -> Image:
+    files = {"bin/sh": busybox.read_bytes(), **_ACCOUNTS}
+    links = {f"bin/{one}": "sh" for one in _applets(busybox) if one not in ("busybox", "sh", "tar")}
+    return Image(NOTAR, files, ["/bin/sleep", _FOREVER], links, _FOLDERS)
+
+
+def _applets(busybox: Path) -> list[str]:
+    listed = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True)
+    return listed.stdout.split()
+
+
+def gnu_image() -> Image:
+    """An image of the machine's own GNU programs. Raises LabUnavailableError where it has none."""
+    programs = {name: Path(find_program(name)) for name in _GNU_PROGRAMS}
+    libraries = {Path(found) for program in programs.values() for found in _libraries(program)}
+    files = {f"usr/bin/{name}": path.read_bytes() for name, path in programs.items()}
+    files |= {str(path).lstrip("/"): path.read_bytes() for path in libraries}
+    links = {"bin/sh": "../usr/bin/bash", "bin/bash": "../usr/bin/bash"}
+    return Image(
+        GNU,
+        {**files, **_ACCOUNTS},
+        ["/usr/bin/sleep", "infinity"],
+        links,
+        (*_FOLDERS, "bin"),
+        "/usr/bin:/bin",
+    )
+
+
+def _libraries(program: Path) -> list[str]:
+    """What the loader would load for a program, and the loader itself, by the paths it looks them up by."""
+    listed = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"(/\S+) \(0x", listed)
 
 
 def _layer(image: Image) -> bytes:
@@ -97,7 +146,7 @@ def _config(image: Image, layer: bytes) -> dict[str, Any]:
     return {
         "architecture": _ARCHITECTURES.get(os.uname().machine, os.uname().machine),
         "os": "linux",
-        "config": {"Cmd": image.entrypoint, "Env": ["PATH=/bin:/"]},
+        "config": {"Cmd": image.entrypoint, "Env": [f"PATH={image.path}"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
 
