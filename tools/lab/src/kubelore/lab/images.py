@@ -35,7 +35,7 @@ _GNU_PROGRAMS = """
 bash env cat head tail tee dd ls stat find xargs sort wc cut tr cp mv rm rmdir mkdir mkfifo mknod mktemp ln
 readlink touch truncate sync chmod chown chgrp sha256sum md5sum cksum base64 printf echo seq yes expr sleep
 timeout true false test id uname date pwd du df grep sed tar gzip ps stty tty hostname
-""".split()
+"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _applets(busybox: Path) -> list[str]:
 
 def gnu_image() -> Image:
     """An image of the machine's own GNU programs. Raises LabUnavailableError where it has none."""
-    programs = {name: Path(find_program(name)) for name in _GNU_PROGRAMS}
+    programs = {name: Path(find_program(name)) for name in _GNU_PROGRAMS.split()}
     libraries = {Path(found) for program in programs.values() for found in _libraries(program)}
     files = {f"usr/bin/{name}": path.read_bytes() for name, path in programs.items()}
     files |= {str(path).lstrip("/"): path.read_bytes() for path in libraries}
