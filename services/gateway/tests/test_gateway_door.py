@@ -82,7 +82,11 @@ async def test_a_websocket_is_refused_before_it_is_accepted() -> None:
 
     nobody = Authentication(never, None, Origins(), Buckets(0, 1), Buckets(0, 1))
     await nobody({"type": "websocket", "path": "/", "headers": []}, None, send)
-    assert [message["type"] for message in sent] == ["websocket.close"]
+    assert [message["type"] for message in sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    assert sent[0]["status"] == 401
 
 
 async def test_a_path_that_is_not_there_is_a_problem_document(world) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -107,7 +107,7 @@ async def acting_under(
     if mandate.lasting or verifier.seconds_left(mandate.token) < _ENOUGH_S:
         mandate = await renewed(bus, mandate)
     with acting_as(verifier.caller(mandate.token), mandate.token) as acting:
-        async with _ended_by(asyncio.create_task(_renew(bus, verifier, mandate, acting, renew_every_s))):
+        async with ended_by(asyncio.create_task(_renew(bus, verifier, mandate, acting, renew_every_s))):
             yield acting.caller
 
 
@@ -143,7 +143,7 @@ async def _renew(
 
 
 @asynccontextmanager
-async def _ended_by(task: asyncio.Task[None]) -> AsyncGenerator[None]:
+async def ended_by(task: asyncio.Task[Any]) -> AsyncGenerator[None]:
     """A block that is cancelled when the task fails, and raises what the task raised."""
     work = asyncio.current_task()
     if work is None:

@@ -27,6 +27,7 @@ from kubelore.gateway.service import build_app
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.store import Store
 from kubelore.gateway.vouching import Vouching, vouching_service
+from kubelore.gateway.websockets import options as websocket_options
 
 log = get_logger(__name__)
 
@@ -80,6 +81,7 @@ async def main(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_S,
             limit_concurrency=2000,
+            **websocket_options(),
         )
         await vouching.start()
         server = _Server(config)

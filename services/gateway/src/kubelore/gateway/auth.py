@@ -2,9 +2,9 @@
 
 Authentication stands in front of the whole application, so that an endpoint
 added later cannot be forgotten: only the paths named here answer without it.
-A token is taken from the Authorization header only, never from a URL, which
-ends up in logs and histories; a browser's session from its cookie, and then
-only for a page of our own.
+A token is taken from the Authorization header, or with a WebSocket from its
+subprotocols; never from a URL, which ends up in logs and histories. A browser's
+session is taken from its cookie, and then only for a page of our own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from kubelore.gateway.problems import problem_response
 from kubelore.gateway.rates import Buckets, network_of
 from kubelore.gateway.source_address import Network, source_address
 from kubelore.gateway.standing import Standing
+from kubelore.gateway.websockets import take_token
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs"})
 """Health endpoints, and two static pages that hold no data (they ask for a token to show any)."""
-
-_POLICY_VIOLATION = 1008
 
 
 class Authentication:
@@ -71,7 +70,8 @@ class Authentication:
                     f"{standing.caller.subject} asks too often", remedy="Slow down.", retry_after_s=wait
                 )
         except KubeloreError as error:
-            await _refuse(error, scope, receive, send)
+            # A WebSocket is answered so too: its handshake fails, and says why.
+            await problem_response(error)(scope, receive, send)
             return
         with acting_as(standing.caller):
             await self._app(scope, receive, send)
@@ -79,6 +79,8 @@ class Authentication:
     async def _standing(self, scope: Scope) -> Standing:
         headers = Headers(scope=scope)
         authorization = headers.get("authorization")
+        if scope["type"] == "websocket" and (offered := take_token(scope)) is not None:
+            authorization = authorization or f"Bearer {offered}"
         cookie = cookie_parser(headers.get("cookie", "")).get(self._origins.cookie)
         if authorization is None and cookie:
             known = self._credentials.cookie_known(cookie)
@@ -106,11 +108,3 @@ class Authentication:
         except Unauthenticated:
             self._failures.take(address)
             raise
-
-
-async def _refuse(error: KubeloreError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await problem_response(error)(scope, receive, send)
-    else:
-        # Closed before it was accepted: the server answers the handshake with 403.
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from kubelore.common.authz import Caller
 from kubelore.common.errors import Forbidden
@@ -11,15 +12,15 @@ from kubelore.gateway.standing import Standing
 # Not plain functions: FastAPI would run them in a thread of its pool, for 0.6 ms of every request.
 
 
-async def _caller(request: Request) -> Caller:
+async def _caller(request: HTTPConnection) -> Caller:
     return request.state.caller
 
 
-async def _standing(request: Request) -> Standing:
+async def _standing(request: HTTPConnection) -> Standing:
     return request.state.standing
 
 
-async def _watching(request: Request) -> Standing:
+async def _watching(request: HTTPConnection) -> Standing:
     standing: Standing = request.state.standing
     if not standing.own_origin:
         raise Forbidden(

@@ -19,17 +19,18 @@ STALLED_S = 60.0
 
 
 class Slots:
-    """How many streams may be open at once."""
+    """How many streams of a kind may be open at once."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, what: str = "watches") -> None:
         self._limit = limit
+        self._what = what
         self.taken = 0
 
     def check(self) -> None:
         """Raise TooManyRequests when none is free."""
         if self.taken >= self._limit:
             raise TooManyRequests(
-                f"{self._limit} watches are open already",
+                f"{self._limit} {self._what} are open already",
                 remedy="Close some, or ask again later.",
                 retry_after_s=10,
             )

@@ -1,4 +1,4 @@
-"""Every mutating request is an operation with an id, which its answer tells and everything behind it can read."""
+"""Every mutating request and every WebSocket is an operation with an id, which answers tell and all behind can read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kubelore.common.operations import new_operation_id, operating
 
 HEADER = "Operation-Id"
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_HEADS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
 class Operations:
@@ -18,14 +19,14 @@ class Operations:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run a mutating request as an operation; a replayed answer names the operation that it is of."""
-        if scope["type"] != "http" or scope["method"] not in MUTATING:
+        """Run what may change something as an operation; a replayed answer names the operation that it is of."""
+        if scope["type"] != "websocket" and scope.get("method") not in MUTATING:
             await self._app(scope, receive, send)
             return
         operation = new_operation_id()
 
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _HEADS:
                 MutableHeaders(scope=message).setdefault(HEADER, operation)
             await send(message)
 

@@ -9,10 +9,11 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelore.common.errors import BadRequest, KubeloreError
@@ -88,11 +89,14 @@ def install(app: FastAPI) -> None:
     """Answer every error that the application raises on purpose with a problem document."""
 
     @app.exception_handler(KubeloreError)
-    async def _typed(_: Request, error: KubeloreError) -> Response:
+    async def _typed(_: HTTPConnection, error: KubeloreError) -> Response:
         return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def _invalid(
+        _: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError
+    ) -> Response:
         faults = [
             {"where": _shown(".".join(str(part) for part in fault["loc"])), "message": _shown(fault["msg"])}
             for fault in error.errors()[:_SHOWN_FAULTS]
@@ -101,7 +105,7 @@ def install(app: FastAPI) -> None:
         return problem_response(BadRequest(detail, faults=faults))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(_: HTTPConnection, error: HTTPException) -> Response:
         return status_problem(error.status_code, str(error.detail), error.headers)
 
 

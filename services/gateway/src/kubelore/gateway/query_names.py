@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.requests import HTTPConnection
 
 from kubelore.common.errors import BadRequest
 
@@ -18,9 +19,11 @@ _known: dict[Callable[..., Any], dict[str, bool]] = {}
 """By endpoint, of which there are as many as routes."""
 
 
-async def _known_names(request: Request) -> None:
+async def _known_names(request: HTTPConnection) -> None:
     route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or not route.include_in_schema or not request.url.query:
+    if not isinstance(route, APIRoute | APIWebSocketRoute) or not request.url.query:
+        return
+    if isinstance(route, APIRoute) and not route.include_in_schema:
         return
     known = _known.get(route.endpoint)
     if known is None:
@@ -51,7 +54,7 @@ def _unknown(name: str, known: dict[str, bool]) -> BadRequest:
     )
 
 
-def _names(route: APIRoute) -> dict[str, bool]:
+def _names(route: APIRoute | APIWebSocketRoute) -> dict[str, bool]:
     """The names an endpoint takes, and whether it takes one several times."""
     found: dict[str, bool] = {}
     waiting: list[Dependant] = [route.dependant]

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelore.common.authz import Caller
@@ -36,6 +37,7 @@ from kubelore.gateway.audit.entries import (
     outcome_of,
 )
 from kubelore.gateway.audit.log import AuditLog
+from kubelore.gateway.dependencies import WatcherOf
 from kubelore.gateway.source_address import Network, source_address
 
 log = get_logger(__name__)
@@ -43,6 +45,7 @@ log = get_logger(__name__)
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 AUTHENTICATE = "authenticate"
 UNROUTED = "request"
+CONNECT = "connect"
 _REASONS = {401: "Unauthorized", 403: "Forbidden", 429: "TooManyRequests"}
 
 
@@ -128,7 +131,7 @@ class _Request:
         elif status in REFUSED:
             reason = reason or _REASONS[status]
             self.log.refuse(self._unacted(status, "refused", reason))
-        elif self.scope["method"] in MUTATING and status != 503:
+        elif self.scope.get("method") in MUTATING and status != 503:
             # It came no further than to be looked at, or its answer was known already.
             self.log.later(self._unacted(status, outcome_of(status), reason))
 
@@ -140,7 +143,9 @@ class _Request:
     def _unacted(self, status: int, outcome: Outcome, reason: str) -> Entry:
         """What is told of a request that came to no act: which route it was for, and what its path names."""
         route = self.scope.get("route")
-        if isinstance(route, APIRoute) and self.scope.get("method") in (route.methods or ()):
+        if isinstance(route, APIWebSocketRoute) or (
+            isinstance(route, APIRoute) and self.scope.get("method") in (route.methods or ())
+        ):
             action, resource = action_of(route), resource_of(route, self.scope.get("path_params", {}))
         else:
             action, resource = AUTHENTICATE if status == 401 else UNROUTED, ""
@@ -161,13 +166,13 @@ class Audited:
         self._of = of
         self._itemised = itemised
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: HTTPConnection) -> None:
         """Write the intent before the endpoint runs. Raises AuditUnavailable."""
         if not self._itemised:
             await intend([(self.action, await self._resource(request))])
 
-    async def _resource(self, request: Request) -> str:
-        if not self._body:
+    async def _resource(self, request: HTTPConnection) -> str:
+        if not self._body or not isinstance(request, Request):
             return self.in_path(request.path_params)
         name = _member(await request.body(), self._body)
         return f"{self._of}/{name}" if self._of else name
@@ -233,30 +238,42 @@ def refuse(action: str, resource: str, error: KubeloreError) -> None:
         request.told = True
 
 
-def action_of(route: APIRoute) -> str:
+def action_of(route: APIRoute | APIWebSocketRoute) -> str:
     """The declared action of a route; of one that changes nothing its tag and name."""
     if (declared := _declared(route)) is not None:
         return declared.action
-    tag = str(route.tags[0]) if route.tags else UNROUTED
+    tags = route.tags if isinstance(route, APIRoute) else [CONNECT]
+    tag = str(tags[0]) if tags else UNROUTED
     return f"{tag}.{route.name}"
 
 
-def resource_of(route: APIRoute, params: Mapping[str, Any]) -> str:
+def resource_of(route: APIRoute | APIWebSocketRoute, params: Mapping[str, Any]) -> str:
     """What a path of the route names, without a look into any body; empty when that is nothing."""
     if not params:
         return ""
     return (_declared(route) or _UNDECLARED).in_path(params)
 
 
-def _declared(route: APIRoute) -> Audited | None:
+def _declared(route: APIRoute | APIWebSocketRoute) -> Audited | None:
     calls = (dependency.call for dependency in route.dependant.dependencies)
     return next((call for call in calls if isinstance(call, Audited)), None)
 
 
 def check_audited(app: FastAPI) -> None:
-    """Raise TypeError for a route that changes something and declares no action."""
-    for route in routes_of(app):
-        if MUTATING & set(route.methods or ()) and _declared(route) is None:
+    """Raise TypeError for a route that may change something and declares no action.
+
+    A WebSocket may, but for one whose caller is taken for a watcher (`WatcherOf`).
+    """
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, APIRoute):
+            changes = bool(MUTATING & set(route.methods or ()))
+        elif isinstance(route, APIWebSocketRoute):
+            calls = [dependency.call for dependency in route.dependant.dependencies]
+            changes = WatcherOf.dependency not in calls
+        else:
+            continue
+        if changes and _declared(route) is None:
             raise TypeError(f"{route.path} changes something: declare its action by audit.audited(...)")
 
 
@@ -285,6 +302,8 @@ class Audit:
         sending = _Answer(request, send) if scope["type"] == "http" else _Handshake(request, send)
         try:
             await self._app(scope, receive, sending)
+            if isinstance(sending, _Handshake):
+                await sending.ended()
         finally:
             _request.reset(before)
             if not sending.answered:
@@ -314,20 +333,35 @@ class _Answer:
 
 
 class _Handshake:
-    """Sees a WebSocket that is refused before it is accepted."""
+    """Sees a WebSocket that is refused before it is accepted; what an accepted one does ends when it does."""
 
     def __init__(self, request: _Request, send: Send) -> None:
         self._request = request
         self._send = send
+        self._refused: Message | None = None
+        self._accepted = False
         self.answered = False
 
     async def __call__(self, message: Message) -> None:
-        if not self.answered:
+        kind = message["type"]
+        if kind == "websocket.http.response.start":
+            self._refused = message
+            return
+        if kind == "websocket.accept":
+            self._accepted = True
+        elif not self._accepted and not self.answered:
             self.answered = True
-            if message["type"] == "websocket.close":
-                entry = self._request.entry("connect", "refused", status=403, reason=_REASONS[403])
-                self._request.log.refuse(entry)
+            status = self._refused["status"] if self._refused else 403
+            await self._request.answered(status, _reason(message))
+            if self._refused is not None:
+                await self._send(self._refused)
         await self._send(message)
+
+    async def ended(self) -> None:
+        """The socket was served to its end."""
+        if self._accepted:
+            self.answered = True
+            await self._request.answered(101, "")
 
 
 def _reason(message: Message) -> str:
