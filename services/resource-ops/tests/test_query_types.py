@@ -6,7 +6,7 @@ import pytest
 
 from kubelore.common.errors import BadRequest
 from kubelore.common.kube.resource_type import NAMESPACES, PODS, ResourceType
-from kubelore.resource_ops.type_names import resolve
+from kubelore.common.kube.type_names import resolve
 
 
 def _type(

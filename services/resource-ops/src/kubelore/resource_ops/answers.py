@@ -39,12 +39,12 @@ from kubelore.common.contracts.resources import (
 )
 from kubelore.common.errors import BadRequest, DeadlineExceeded, NotFound, Unavailable
 from kubelore.common.kube import ResourceType
+from kubelore.common.kube.type_names import resolve
 from kubelore.resource_ops import comparing
 from kubelore.resource_ops import query as queries
 from kubelore.resource_ops.fleet import Fleet
 from kubelore.resource_ops.rows import Row, older, version
 from kubelore.resource_ops.summary import count, describe_types
-from kubelore.resource_ops.type_names import resolve
 from kubelore.resource_ops.visibility import Visible, may_list, visible_to
 
 AT_LEAST_S = 2.0

@@ -16,9 +16,9 @@ from kubelore.common.errors import BadRequest, Gone, TooLarge
 from kubelore.common.kube import ListPage, ResourceType, decode_meta
 from kubelore.common.kube.object_names import check_namespace_name
 from kubelore.common.kube.secrets import strip_secret
+from kubelore.common.kube.type_names import one_type
 from kubelore.common.reach import Reach, Reached
 from kubelore.resource_ops.replacing import SECRETS
-from kubelore.resource_ops.type_names import one_type
 
 
 class Exports:

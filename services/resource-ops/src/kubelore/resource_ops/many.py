@@ -42,13 +42,13 @@ from kubelore.common.errors import (
     TooLarge,
 )
 from kubelore.common.kube import ObjectMeta, decode_meta
+from kubelore.common.kube.type_names import one_type
 from kubelore.common.operations import current_operation
 from kubelore.common.reach import Reach, Reached
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.outbox import judged
 from kubelore.resource_ops.replacing import REPLACE_TRIES, Replacement, check_there, goes_over, refused
 from kubelore.resource_ops.repository import Conclusion, Operation, OperationRepository
-from kubelore.resource_ops.type_names import one_type
 from kubelore.resource_ops.write_outcomes import Evidence
 from kubelore.resource_ops.write_plans import check_words, opened, writable
 

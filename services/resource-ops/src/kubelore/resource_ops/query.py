@@ -28,13 +28,13 @@ from kubelore.common.contracts.resources import Row as Answer
 from kubelore.common.errors import BadRequest
 from kubelore.common.frames import metadata_only
 from kubelore.common.kube.selectors import FieldSelector, LabelSelector
+from kubelore.common.kube.type_names import resolve
 from kubelore.resource_ops.columns import Columns
 from kubelore.resource_ops.filtering import match_fields, match_labels, match_text
 from kubelore.resource_ops.index import Index
 from kubelore.resource_ops.read_model import ClusterModel, ReadModel
 from kubelore.resource_ops.rows import Row
 from kubelore.resource_ops.sorting import Key, Sort
-from kubelore.resource_ops.type_names import resolve
 from kubelore.resource_ops.visibility import Visible, whole
 
 MAX_LIMIT = 10_000

@@ -18,10 +18,10 @@ from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.frames import Dictionary, metadata_only
 from kubelore.common.kube.facts import Facts, field_paths, read
 from kubelore.common.kube.resource_type import ResourceType
+from kubelore.common.kube.type_names import resolve
 from kubelore.resource_ops.codec import Codec, split
 from kubelore.resource_ops.index import Index
 from kubelore.resource_ops.rows import Row, Table, older, version
-from kubelore.resource_ops.type_names import resolve
 
 SECRETS = "secrets"
 MAX_MEANT = 256

@@ -38,12 +38,12 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.errors import BadRequest, Conflict, Forbidden, KubeloreError, NotFound, UpstreamError
 from kubelore.common.kube import ResourceType
 from kubelore.common.kube.secrets import strip_secret
+from kubelore.common.kube.type_names import one_type
 from kubelore.common.operations import current_operation
 from kubelore.common.reach import Reach, Reached
 from kubelore.common.telemetry import get_logger
 from kubelore.resource_ops.replacing import REPLACE_TRIES, Replacement, check_there, goes_over, refused
 from kubelore.resource_ops.repository import Due, Operation, OperationRepository
-from kubelore.resource_ops.type_names import one_type
 from kubelore.resource_ops.write_outcomes import Object, hidden_changes, told, with_owners, without_quotes
 from kubelore.resource_ops.write_plans import (
     SECRETS,

@@ -1,0 +1,131 @@
+"""Containers as they come and go, from one watch that all who ask share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from kubelore.common.kube.resource_type import PODS
+from kubelore.container_ops.pod_watch import LoggedContainer, PodWatch, Sighting, differences
+from kubelore.container_ops.targets import PodSelection
+
+CALM_S = 15.0
+
+
+async def until(batches: AsyncIterator[list[Sighting]], happening: str, pod: str) -> Sighting:
+    async with asyncio.timeout(CALM_S):
+        async for batch in batches:
+            for one in batch:
+                if one.happening == happening and one.container.id.pod == pod:
+                    return one
+    raise AssertionError("the watch ended")
+
+
+async def make_pod(scene: Any, name: str, labels: dict[str, str], namespace: str = "default") -> None:
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"containers": [{"name": "web", "image": "registry.example/web:1"}]},
+    }
+    await scene.client.create(PODS, namespace, json.dumps(body).encode())
+
+
+async def test_what_is_there_comes_first_and_whole(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    async with aclosing(watch.follow(simulated.name, PodSelection())) as batches:
+        first = await anext(batches)
+    assert len(first) == 12
+    assert {one.happening for one in first} == {"appeared"}
+
+
+async def test_only_the_namespaces_that_were_asked_for_are_seen(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    asked = PodSelection(namespaces=("team-01", "team-02"))
+    async with aclosing(watch.follow(simulated.name, asked)) as batches:
+        first = await anext(batches)
+    assert {one.container.id.namespace for one in first} == {"team-01", "team-02"}
+
+
+async def test_nothing_selected_is_an_empty_first_batch(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=nobody"))) as batches:
+        assert await anext(batches) == []
+
+
+async def test_a_new_pod_appears_and_a_deleted_one_ends(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
+        assert await anext(batches) == []
+        await make_pod(simulated, "late-1", {"app": "late"})
+        seen = await until(batches, "appeared", "late-1")
+        await simulated.client.delete(PODS, "default", "late-1")
+        gone = await until(batches, "ended", "late-1")
+    assert seen.container.key == gone.container.key
+
+
+async def test_two_who_follow_the_same_share_one_watch(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    async with (
+        aclosing(watch.follow(simulated.name, PodSelection())) as one,
+        aclosing(watch.follow(simulated.name, PodSelection())) as other,
+    ):
+        assert len(await anext(one)) == len(await anext(other)) == 12
+        assert simulated.clusters[simulated.name].drop_watches() == 1
+
+
+async def test_a_watch_that_is_cut_goes_on(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
+        assert await anext(batches) == []
+        simulated.clusters[simulated.name].drop_watches()
+        await make_pod(simulated, "late-2", {"app": "late"})
+        await until(batches, "appeared", "late-2")
+
+
+async def test_what_went_while_the_history_was_compacted_has_ended(simulated: Any) -> None:
+    watch = PodWatch(simulated.reach)
+    cluster = simulated.clusters[simulated.name]
+    await make_pod(simulated, "late-3", {"app": "late"})
+    async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
+        await until(batches, "appeared", "late-3")
+        await simulated.client.delete(PODS, "default", "late-3")
+        cluster.drop_watches()
+        cluster.compact()
+        await until(batches, "ended", "late-3")
+
+
+def _container(uid: str, **more: Any) -> LoggedContainer:
+    from kubelore.common.contracts.containers import ContainerId
+
+    values: dict[str, Any] = {
+        "id": ContainerId("sim", "shop", "web-0", "web"),
+        "pod_uid": uid,
+        "node": "node-1",
+        "kind": "container",
+        "running": True,
+        "restarts": 0,
+        "workload": "",
+        "labels": {},
+    }
+    return LoggedContainer(**(values | more))
+
+
+def test_a_pod_of_the_same_name_is_another_container() -> None:
+    found = differences((_container("a"),), (_container("b"),))
+    assert [(one.happening, one.container.pod_uid) for one in found] == [("ended", "a"), ("appeared", "b")]
+
+
+def test_a_restart_is_a_change() -> None:
+    found = differences((_container("a"),), (_container("a", restarts=1),))
+    assert [one.happening for one in found] == ["changed"]
+
+
+async def test_a_real_deployment_is_followed(real: Any) -> None:
+    watch = PodWatch(real.reach)
+    async with aclosing(watch.follow(real.name, PodSelection())) as batches:
+        first = await anext(batches)
+    assert all(one.container.id.cluster == real.name for one in first)
