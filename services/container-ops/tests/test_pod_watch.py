@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.kube.resource_type import PODS
 from kubelore.container_ops.pod_watch import LoggedContainer, PodWatch, Sighting, differences
 from kubelore.container_ops.targets import PodSelection
+from kubelore.kubesim import podlife
 
 CALM_S = 15.0
 
@@ -24,14 +26,16 @@ async def until(batches: AsyncIterator[list[Sighting]], happening: str, pod: str
     raise AssertionError("the watch ended")
 
 
-async def make_pod(scene: Any, name: str, labels: dict[str, str], namespace: str = "default") -> None:
-    body: dict[str, Any] = {
+def run_pod(scene: Any, name: str, labels: dict[str, str]) -> None:
+    """A pod that runs, as a kubelet reports it."""
+    pod: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": "default", "labels": labels, "uid": str(uuid.uuid4())},
         "spec": {"containers": [{"name": "web", "image": "registry.example/web:1"}]},
     }
-    await scene.client.create(PODS, namespace, json.dumps(body).encode())
+    pod["status"] = podlife.running(pod, "2026-11-01T00:00:00Z")
+    scene.clusters[scene.name].state.seed_object("pods", pod)
 
 
 async def test_what_is_there_comes_first_and_whole(simulated: Any) -> None:
@@ -60,7 +64,7 @@ async def test_a_new_pod_appears_and_a_deleted_one_ends(simulated: Any) -> None:
     watch = PodWatch(simulated.reach)
     async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
         assert await anext(batches) == []
-        await make_pod(simulated, "late-1", {"app": "late"})
+        run_pod(simulated, "late-1", {"app": "late"})
         seen = await until(batches, "appeared", "late-1")
         await simulated.client.delete(PODS, "default", "late-1")
         gone = await until(batches, "ended", "late-1")
@@ -82,14 +86,14 @@ async def test_a_watch_that_is_cut_goes_on(simulated: Any) -> None:
     async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
         assert await anext(batches) == []
         simulated.clusters[simulated.name].drop_watches()
-        await make_pod(simulated, "late-2", {"app": "late"})
+        run_pod(simulated, "late-2", {"app": "late"})
         await until(batches, "appeared", "late-2")
 
 
 async def test_what_went_while_the_history_was_compacted_has_ended(simulated: Any) -> None:
     watch = PodWatch(simulated.reach)
     cluster = simulated.clusters[simulated.name]
-    await make_pod(simulated, "late-3", {"app": "late"})
+    run_pod(simulated, "late-3", {"app": "late"})
     async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
         await until(batches, "appeared", "late-3")
         await simulated.client.delete(PODS, "default", "late-3")
@@ -99,8 +103,6 @@ async def test_what_went_while_the_history_was_compacted_has_ended(simulated: An
 
 
 def _container(uid: str, **more: Any) -> LoggedContainer:
-    from kubelore.common.contracts.containers import ContainerId
-
     values: dict[str, Any] = {
         "id": ContainerId("sim", "shop", "web-0", "web"),
         "pod_uid": uid,
