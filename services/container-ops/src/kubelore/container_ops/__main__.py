@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from kubelore.common import bus as buses
 from kubelore.common import process
@@ -12,15 +13,24 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.kube import AddressPolicy
 from kubelore.common.reach import Reach
 from kubelore.common.store import BlobStore, Database, open_database
+from kubelore.container_ops.exec_policy import ExecPolicies
+from kubelore.container_ops.exec_policy_repository import ExecPolicyRepository
 from kubelore.container_ops.house import House
+from kubelore.container_ops.operation_repository import OperationRepository
+from kubelore.container_ops.operations import Journal
+from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
-from kubelore.container_ops.service import endpoints
+from kubelore.container_ops.service import endpoints, serve_history
 from kubelore.container_ops.settings import ContainerOpsSettings
 
 
-def build_house(settings: ContainerOpsSettings, bus: Bus, database: Database) -> House:
+def build_house(
+    settings: ContainerOpsSettings, bus: Bus, database: Database, operations: OperationRepository
+) -> House:
     """What the parts are built from; nothing runs yet."""
     clusters = Keyring.load(settings.keyring_dir / "clusters.json")
+    keyring = Keyring.load(settings.keyring_dir / "logs.json")
+    kept = timedelta(days=settings.operations_kept_days)
     return House(
         settings=settings,
         bus=bus,
@@ -28,7 +38,9 @@ def build_house(settings: ContainerOpsSettings, bus: Bus, database: Database) ->
         reach=Reach.open(bus, clusters, AddressPolicy.from_settings(settings)),
         database=database,
         blobs=BlobStore.open(settings.blob_url),
-        keyring=Keyring.load(settings.keyring_dir / "logs.json"),
+        keyring=keyring,
+        journal=Journal(operations, keyring, bus.replica, kept),
+        exec_policies=ExecPolicies(ExecPolicyRepository(database)),
     )
 
 
@@ -38,10 +50,13 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
     bus = await buses.connect(settings, name=SERVICE)
     try:
         await buses.until_prepared(bus)
-        house = build_house(settings, bus, database)
+        operations = OperationRepository(database)
+        await operations.prepare()
+        house = build_house(settings, bus, database, operations)
         service = endpoints(bus, Pods(house.reach))
+        serve_history(service, PastOperations(operations, house.journal), house.exec_policies)
         await service.start()
-        running = (house.reach.run(), bus.until_closed())
+        running = (house.reach.run(), house.journal.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
         await service.stop()
     finally:

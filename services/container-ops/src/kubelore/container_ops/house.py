@@ -8,12 +8,18 @@ from kubelore.common.bus import Bus, Leases
 from kubelore.common.crypto import Keyring
 from kubelore.common.reach import Reach
 from kubelore.common.store import BlobStore, Database
+from kubelore.container_ops.exec_policy import ExecPolicies
+from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.settings import ContainerOpsSettings
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The bus, the clusters, the stores and the keyring `logs` of one replica."""
+    """The bus, the clusters, the stores and the keyring `logs` of one replica.
+
+    `journal` writes down what is done in containers, and `exec_policies` says
+    whether it may be.
+    """
 
     settings: ContainerOpsSettings
     bus: Bus
@@ -22,3 +28,5 @@ class House:
     database: Database
     blobs: BlobStore
     keyring: Keyring
+    journal: Journal
+    exec_policies: ExecPolicies

@@ -46,6 +46,7 @@ class _Container(msgspec.Struct, rename="camel"):
     name: str
     image: str = ""
     restart_policy: str = ""
+    target_container_name: str = ""
 
 
 class _Metadata(msgspec.Struct):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import containers
+from kubelore.common.contracts import container_history, containers, exec_policies
+from kubelore.container_ops.exec_policy import ExecPolicies
+from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
 
 VERSION = "0.1.0"
@@ -14,3 +16,13 @@ def endpoints(bus: Bus, pods: Pods) -> Service:
     service = Service(bus, containers.SERVICE, VERSION)
     service.serve(containers.CONTAINERS, pods.containers)
     return service
+
+
+def serve_history(service: Service, past: PastOperations, policies: ExecPolicies) -> None:
+    """The endpoints about what was done in containers, and about what may be."""
+    service.serve(container_history.LIST_OPERATIONS, past.list, max_concurrent=8)
+    service.serve(container_history.GET_OPERATION, past.get)
+    service.serve(exec_policies.LIST_EXEC_POLICIES, policies.list)
+    service.serve(exec_policies.GET_EXEC_POLICY, policies.get)
+    service.serve(exec_policies.PUT_EXEC_POLICY, policies.put)
+    service.serve(exec_policies.DELETE_EXEC_POLICY, policies.delete)
