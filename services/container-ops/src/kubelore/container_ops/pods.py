@@ -59,6 +59,7 @@ class _Spec(msgspec.Struct, rename="camel"):
     init_containers: list[_Container] = []
     ephemeral_containers: list[_Container] = []
     node_name: str = ""
+    restart_policy: str = "Always"
 
 
 class _PodStatus(msgspec.Struct, rename="camel"):
