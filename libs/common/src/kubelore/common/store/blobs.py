@@ -166,6 +166,18 @@ class BlobStore:
         _see_whole(key, len(content), size)
         return content
 
+    async def get_range(self, key: str, start: int, size: int) -> bytes:
+        """A part of a blob, `size` bytes from `start`. Raises NotFound, and Unavailable when they are not there."""
+        checked_key(key)
+        if not 0 < size <= GET_BYTES or start < 0:
+            raise BadRequest(f"{size} bytes from {start} are no part of a blob.")
+        with translated(key):
+            async with asyncio.timeout(_deadline(size)):
+                found = await obstore.get_range_async(self._store, key, start=start, length=size)
+        content = bytes(found)
+        _see_whole(key, len(content), size)
+        return content
+
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """The blob in chunks of at most 1 MiB. Raises NotFound, and Unavailable when it ends too soon."""
         checked_key(key)

@@ -205,6 +205,11 @@ class Collection:
         with translated(self.name):
             return await self._collection.count_documents(compile_filter(where or {}), **bounded)
 
+    async def distinct(self, field: str, where: Where | None = None) -> list[Any]:
+        """The values that a field has in what matches; for fields that have few."""
+        with translated(self.name):
+            return await self._collection.distinct(checked_field(field), compile_filter(where or {}))
+
     async def put(self, document: Mapping[str, Any]) -> None:
         """Write a document whole, over one with its `_id` or as a new one. The last writer wins."""
         whole = _with_id(document)
