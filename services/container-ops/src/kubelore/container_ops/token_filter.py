@@ -53,6 +53,14 @@ def fold(text: bytes) -> bytes:
     return folded
 
 
+def bare_lines(text: bytes) -> bytes:
+    """A text of many lines, each without its terminal sequences."""
+    bare = without_ansi(text)
+    if bare.count(b"\n") == text.count(b"\n"):
+        return bare
+    return b"\n".join([without_ansi(line) for line in text.split(b"\n")])
+
+
 def needs_of(literal: bytes) -> list[Need]:
     """What the lines must hold that hold a text (folded; a line feed in it stands for any end of a token)."""
     needs = [
@@ -85,7 +93,7 @@ class FilterBuilder:
 
     def add(self, text: bytes) -> None:
         """The text of the next block."""
-        tokens = set(_TOKEN.findall(fold(without_ansi(text) if b"\x1b" in text else text)))
+        tokens = set(_TOKEN.findall(fold(bare_lines(text))))
         runs = set(_RUN.findall(b" ".join(tokens)))
         new = runs - self._runs if self._room > 0 else set[bytes]()
         self._room -= sum(map(len, new)) + len(new)
