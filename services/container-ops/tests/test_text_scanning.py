@@ -14,8 +14,8 @@ from kubelore.container_ops.token_filter import FilterBuilder, Need, columns_in,
 
 WORDS = st.sampled_from(
     [b"error", b"ERROR", b"Error42", b"timeout", b"order-17", b"user_9", b"deadbeef01", b"(a)", b"a.b", b"x",
-     "größe".encode(), "ошибка".encode(), "\N{KELVIN SIGN}elvin".encode(), b"\x1b[31mred\x1b[0m", b"\xff\xfe", b'{"level":50}',
-     b'level=warn', b"", b"\x1b[", b"W1129 17:00:00"]
+     "größe".encode(), "ошибка".encode(), "\N{KELVIN SIGN}elvin".encode(), b"\x1b[31mred\x1b[0m", b"\xff\xfe",
+     b'{"level":50}', b"level=warn", b"", b"\x1b[", b"W1129 17:00:00"]
 )  # fmt: skip
 LINE = st.lists(WORDS, max_size=5).map(b" ".join)
 TEXTS = st.lists(LINE, min_size=1, max_size=12).map(b"\n".join)
