@@ -36,7 +36,21 @@ _MAX_KNOWN = 4096
 
 TOOLS = (
     *("sh", "env", "find", "stat", "cat", "head", "tail", "dd", "sha256sum", "mv", "rm", "rmdir", "mkdir"),
-    *("chmod", "chown", "readlink", "tar", "gzip", "printf", "test", "wc", "cp", "ln", "touch", "xargs"),
+    *(
+        "chmod",
+        "chown",
+        "readlink",
+        "tar",
+        "gzip",
+        "printf",
+        "test",
+        "wc",
+        "cp",
+        "ln",
+        "touch",
+        "xargs",
+        "grep",
+    ),
 )
 _PROBE = "; ".join((*(f"command -v {tool}" for tool in TOOLS), "echo --", "stat --version 2>&1"))
 _DECODE = 'for a; do a=$(printf "%b." "$a"); set -- "$@" "${a%.}"; shift; done; exec "$@"'
