@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 from kubelore.common import bus as buses
 from kubelore.common import process
@@ -13,15 +14,18 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.kube import AddressPolicy
 from kubelore.common.reach import Reach
 from kubelore.common.store import BlobStore, Database, open_database
+from kubelore.container_ops.debugging import debug_container
 from kubelore.container_ops.exec_policy import ExecPolicies
 from kubelore.container_ops.exec_policy_repository import ExecPolicyRepository
+from kubelore.container_ops.files import Files, FileWork
 from kubelore.container_ops.house import House
 from kubelore.container_ops.operation_repository import OperationRepository
 from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
-from kubelore.container_ops.service import endpoints, serve_history
+from kubelore.container_ops.service import endpoints, serve_files, serve_history
 from kubelore.container_ops.settings import ContainerOpsSettings
+from kubelore.container_ops.toolbox import Toolboxes
 
 
 def build_house(
@@ -41,6 +45,7 @@ def build_house(
         keyring=keyring,
         journal=Journal(operations, keyring, bus.replica, kept),
         exec_policies=ExecPolicies(ExecPolicyRepository(database)),
+        toolboxes=Toolboxes(partial(debug_container, image=settings.debug_image)),
     )
 
 
@@ -55,6 +60,8 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         house = build_house(settings, bus, database, operations)
         service = endpoints(bus, Pods(house.reach))
         serve_history(service, PastOperations(operations, house.journal), house.exec_policies)
+        work = FileWork(house.reach, house.toolboxes, house.exec_policies, house.journal)
+        serve_files(service, Files(work))
         await service.start()
         running = (house.reach.run(), house.journal.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])

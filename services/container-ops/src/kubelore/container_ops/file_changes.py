@@ -15,7 +15,7 @@ from kubelore.container_ops.toolbox import Toolbox, Word
 
 TREE_S = 60.0
 """How long a change of a whole tree may take."""
-_OCTAL = re.compile(r"[0-7]{3,4}\Z")
+OCTAL = re.compile(r"[0-7]{3,4}\Z")
 _SYMBOLIC = re.compile(r"[ugoa]*[-+=][rwxXst]*(?:,[ugoa]*[-+=][rwxXst]*){0,9}\Z")
 _OWNER = re.compile(r"(?=.)(?:[A-Za-z0-9_][-.A-Za-z0-9_]{0,63}\$?)?(?::[A-Za-z0-9_][-.A-Za-z0-9_]{0,63})?\Z")
 
@@ -36,7 +36,7 @@ def check_change(change: ChangeFile) -> None:
     """Raise BadRequest or Invalid for what no container has to be asked about."""
     path = path_bytes(change.path)
     if change.action in ("chmod", "mkdir"):
-        octal = bool(_OCTAL.match(change.mode))
+        octal = bool(OCTAL.match(change.mode))
         if not octal and (change.action == "mkdir" or not _SYMBOLIC.match(change.mode)):
             raise Invalid(f"{change.mode[:40]!r} is no mode", remedy="Write an octal mode such as 0755.")
     if change.action == "chown" and not _OWNER.match(change.owner):

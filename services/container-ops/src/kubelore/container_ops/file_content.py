@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from contextlib import suppress
 
 from kubelore.common.contracts.files import MAX_CONTENT, FileInfo
-from kubelore.common.errors import AlreadyExists, Conflict, IntegrityError, KubeloreError, NotFound
+from kubelore.common.errors import (
+    AlreadyExists,
+    BadRequest,
+    Conflict,
+    IntegrityError,
+    Invalid,
+    KubeloreError,
+    NotFound,
+)
 from kubelore.common.reach import Reached
+from kubelore.container_ops.file_changes import OCTAL
 from kubelore.container_ops.file_errors import CHANGED, EXISTS, NO_FILE, changed, failure, too_large
 from kubelore.container_ops.file_listing import stat_file
-from kubelore.container_ops.file_paths import shown
+from kubelore.container_ops.file_paths import is_root, shown
 from kubelore.container_ops.stat_records import FORMAT, single
 from kubelore.container_ops.toolbox import Ran, Toolbox, Word
 
@@ -26,6 +36,7 @@ _TRIES = 3
 _HASHED = 64
 _LINE = len(b"  -\n") + _HASHED
 _TIDY_S = 5.0
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 # A FIFO would be waited for, and not be there: `-f` follows links and is false for both.
 _STAT = f'test -e "$1" || stat "$1" || exit 1; test -f "$1" || exit {NO_FILE}; stat -L -c "{FORMAT}" "$1"'
@@ -36,6 +47,18 @@ _WRITE_KEPT = 'umask 077 && head -c "$2" > "$1" && chown "$4" "$1" && chmod "$3"
 _PUT_NEW = f'test -e "$2" && exit {EXISTS}; test -L "$2" && exit {EXISTS}; mv -f "$1" "$2"'
 _PUT = f'sha256sum < "$2" | grep -q "^$3 " || exit {CHANGED}; mv -f "$1" "$2"'
 _PUT_ANY = 'mv -f "$1" "$2"'
+
+
+def check_write(path: bytes, expected: str, mode: str) -> None:
+    """Raise BadRequest or Invalid for what no container has to be asked about."""
+    if is_root(path):
+        raise Invalid("the root directory has no content")
+    if not (expected in ("", ANY) or _SHA256.match(expected)):
+        raise BadRequest(
+            f"{expected[:80]!r} is no ETag of a file", remedy="Send the one that reading answered."
+        )
+    if not OCTAL.match(mode):
+        raise Invalid(f"{mode[:40]!r} is no mode", remedy="Write an octal mode such as 0644.")
 
 
 async def read_content(reached: Reached, box: Toolbox, path: bytes) -> tuple[FileInfo, bytes, str]:

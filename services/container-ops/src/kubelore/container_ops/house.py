@@ -11,6 +11,7 @@ from kubelore.common.store import BlobStore, Database
 from kubelore.container_ops.exec_policy import ExecPolicies
 from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.settings import ContainerOpsSettings
+from kubelore.container_ops.toolbox import Toolboxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class House:
     """The bus, the clusters, the stores and the keyring `logs` of one replica.
 
     `journal` writes down what is done in containers, and `exec_policies` says
-    whether it may be.
+    whether it may be. `toolboxes` knows what containers have for their files.
     """
 
     settings: ContainerOpsSettings
@@ -30,3 +31,4 @@ class House:
     keyring: Keyring
     journal: Journal
     exec_policies: ExecPolicies
+    toolboxes: Toolboxes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import container_history, containers, exec_policies
+from kubelore.common.contracts import container_history, containers, exec_policies, files
 from kubelore.container_ops.exec_policy import ExecPolicies
+from kubelore.container_ops.files import Files
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
 
@@ -26,3 +27,11 @@ def serve_history(service: Service, past: PastOperations, policies: ExecPolicies
     service.serve(exec_policies.GET_EXEC_POLICY, policies.get)
     service.serve(exec_policies.PUT_EXEC_POLICY, policies.put)
     service.serve(exec_policies.DELETE_EXEC_POLICY, policies.delete)
+
+
+def serve_files(service: Service, work: Files) -> None:
+    """The endpoints about files in containers."""
+    service.serve(files.LIST_FILES, work.list, max_concurrent=32)
+    service.serve(files.READ_CONTENT, work.read, max_concurrent=32)
+    service.serve(files.WRITE_CONTENT, work.write, max_concurrent=32)
+    service.serve(files.CHANGE_FILE, work.change)

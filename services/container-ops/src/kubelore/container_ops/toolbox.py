@@ -153,14 +153,17 @@ class Toolboxes:
         self._debugging = debugging
         self._known: OrderedDict[tuple[str, str, str, int], Toolbox | None] = OrderedDict()
 
-    async def of(self, reached: Reached, target: ContainerId, *, debug: bool = False) -> Toolbox:
+    async def of(
+        self, reached: Reached, target: ContainerId, *, debug: bool = False, pod: Pod | None = None
+    ) -> Toolbox:
         """The programs for a container's files; with `debug`, those of its debug container where it has no shell.
 
-        The target's container may be left out, for the pod's default. Raises
+        The target's container may be left out, for the pod's default; `pod` is its
+        pod where that was read already. Raises
         NotFound, Conflict (it does not run) and Unsupported (it has no shell,
         and no debug container was asked for).
         """
-        pod = await read_pod(reached, target)
+        pod = pod or await read_pod(reached, target)
         target = named_container(pod, target)
         key = target.cluster, pod.metadata.uid, target.container, _restarts(pod, target)
         if key not in self._known:
