@@ -17,13 +17,15 @@ from kubelore.common.store import BlobStore, Database, open_database
 from kubelore.container_ops.debugging import debug_container
 from kubelore.container_ops.exec_policy import ExecPolicies
 from kubelore.container_ops.exec_policy_repository import ExecPolicyRepository
+from kubelore.container_ops.execution import Execution
 from kubelore.container_ops.files import Files, FileWork
+from kubelore.container_ops.finding import Finding
 from kubelore.container_ops.house import House
 from kubelore.container_ops.operation_repository import OperationRepository
 from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
-from kubelore.container_ops.service import endpoints, serve_files, serve_history
+from kubelore.container_ops.service import endpoints, serve_execution, serve_files, serve_history
 from kubelore.container_ops.settings import ContainerOpsSettings
 from kubelore.container_ops.toolbox import Toolboxes
 
@@ -62,10 +64,13 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         serve_history(service, PastOperations(operations, house.journal), house.exec_policies)
         work = FileWork(house.reach, house.toolboxes, house.exec_policies, house.journal)
         serve_files(service, Files(work))
+        execution = Execution(house)
+        serve_execution(service, execution, Finding(house.reach))
         await service.start()
         running = (house.reach.run(), house.journal.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
         await service.stop()
+        await execution.stop()
     finally:
         await bus.close()
         await database.close()

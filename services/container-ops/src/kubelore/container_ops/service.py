@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import container_history, containers, exec_policies, files
+from kubelore.common.contracts import container_history, containers, exec_policies, execution, files
 from kubelore.container_ops.exec_policy import ExecPolicies
+from kubelore.container_ops.execution import Execution
 from kubelore.container_ops.files import Files
+from kubelore.container_ops.finding import Finding
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
 
@@ -35,3 +37,10 @@ def serve_files(service: Service, work: Files) -> None:
     service.serve(files.READ_CONTENT, work.read, max_concurrent=32)
     service.serve(files.WRITE_CONTENT, work.write, max_concurrent=32)
     service.serve(files.CHANGE_FILE, work.change)
+
+
+def serve_execution(service: Service, running: Execution, finding: Finding) -> None:
+    """The endpoints that run commands."""
+    service.serve(execution.EXEC, running.start)
+    service.serve(execution.DEBUG, running.debug, max_concurrent=8)
+    service.serve(execution.FIND_CONTAINERS, finding.find, max_concurrent=8)

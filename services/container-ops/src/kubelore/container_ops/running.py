@@ -1,0 +1,97 @@
+"""One command in one container, from its start to its end, whoever it is for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kubelore.common.contracts.containers import ContainerId
+from kubelore.common.contracts.execution import ExecEnd
+from kubelore.common.errors import KubeloreError, Unavailable
+from kubelore.common.kube import Channel, ExecStream
+from kubelore.common.reach import Reached
+from kubelore.container_ops.stopping import stop
+
+Take = Callable[[Channel, bytes], Awaitable[None]]
+"""Takes output as it comes; the command waits while it does not return."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is to be run where. `target` names its container; `timeout_s` is after how long it is stopped."""
+
+    target: ContainerId
+    words: Sequence[str]
+    timeout_s: float
+    tty: bool = False
+
+
+async def run_command(
+    reached: Reached, command: Command, take: Take, stdin: AsyncIterator[bytes] | None = None
+) -> ExecEnd:
+    """Run a command and pass its output to `take`; when its time is over, or this is cancelled, it is stopped.
+
+    Raises what `KubeClient.exec` does, and Unavailable when the connection breaks
+    or `take` or `stdin` raise it; then too the command is stopped.
+    """
+    loop = asyncio.get_running_loop()
+    asked_at = opened_at = loop.time()
+    end = ExecEnd()
+    stream: ExecStream | None = None
+    try:
+        async with asyncio.timeout(command.timeout_s):
+            stream = await _open(reached, command, stdin is not None)
+            opened_at = loop.time()
+            async with stream:
+                await _converse(stream, take, stdin)
+        end.exit_code = stream.exit_code
+    except TimeoutError:
+        end.timed_out = True
+        if stream is not None:
+            end.stopped = await stop(reached, command.target, command.words, asked_at, opened_at)
+    except (asyncio.CancelledError, Unavailable):
+        if stream is not None and stream.exit_code is None:
+            await asyncio.shield(
+                asyncio.create_task(stop(reached, command.target, command.words, asked_at, opened_at))
+            )
+        raise
+    end.duration_ms = round((loop.time() - asked_at) * 1000)
+    return end
+
+
+async def _open(reached: Reached, command: Command, stdin: bool) -> ExecStream:
+    target = command.target
+    return await reached.client.exec(
+        target.namespace, target.pod, target.container, list(command.words), stdin=stdin, tty=command.tty
+    )
+
+
+async def _converse(stream: ExecStream, take: Take, stdin: AsyncIterator[bytes] | None) -> None:
+    """Both directions until the command ends; input that it does not read any more is nobody's fault."""
+    feeding = asyncio.create_task(_feed(stream, stdin)) if stdin is not None else None
+    reading = asyncio.create_task(_read(stream, take))
+    try:
+        if feeding is not None:
+            await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                feeding.result()
+        await reading
+    finally:
+        tasks = [task for task in (feeding, reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(stream: ExecStream, take: Take) -> None:
+    async for channel, data in stream:
+        await take(channel, data)
+
+
+async def _feed(stream: ExecStream, stdin: AsyncIterator[bytes]) -> None:
+    async for data in stdin:
+        await stream.send(data)
+    with suppress(KubeloreError):
+        await stream.close_stdin()
