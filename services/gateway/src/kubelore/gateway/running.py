@@ -13,11 +13,13 @@ from fastapi import Request
 from kubelore.common.bus import Bus
 from kubelore.common.bus.sessions import Session
 from kubelore.common.contracts.execution import EXEC, ExecEnd, StartedExec, StartExec, Stream
-from kubelore.common.errors import Unavailable
+from kubelore.common.errors import DeadlineExceeded, Unavailable
+from kubelore.common.mandates import ended_by
 
 PIECE = 60 * 1024
 ANSWER_S = 15.0
 """How much longer we wait than the command may take: it is stopped where it runs, which takes a while too."""
+_LOOK = "Look it up in `kubelore operations`, and run it again if it may run twice."
 
 
 @dataclass
@@ -38,16 +40,28 @@ async def run(bus: Bus, asked: StartExec, stdin: bytes = b"") -> Ran:
     """
     started = await bus.request(EXEC, asked)
     ran = Ran(started, ExecEnd())
-    async with asyncio.timeout(asked.timeout_s + ANSWER_S), Session(bus, started.session, "client") as session:
-        feeding = asyncio.create_task(_feed(session, stdin)) if asked.stdin else None
-        try:
-            await _collect(session, ran)
-        finally:
-            if feeding is not None:
-                feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
-        await session.finish()
+    try:
+        async with (
+            asyncio.timeout(asked.timeout_s + ANSWER_S),
+            Session(bus, started.session, "client") as session,
+        ):
+            await _converse(session, ran, stdin if asked.stdin else None)
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            "nobody said how the command ended", remedy=_LOOK, outcome="unknown"
+        ) from error
     return ran
+
+
+async def _converse(session: Session, ran: Ran, stdin: bytes | None) -> None:
+    feeding = asyncio.create_task(_feed(session, stdin)) if stdin is not None else None
+    try:
+        await _collect(session, ran)
+    finally:
+        if feeding is not None:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+    await session.finish()
 
 
 async def _feed(session: Session, stdin: bytes) -> None:
@@ -68,36 +82,25 @@ async def _collect(session: Session, ran: Ran) -> None:
             return
     raise Unavailable(
         "the command's end was not told",
-        remedy="Look it up in `kubelore operations`, and run it again if it may run twice.",
+        remedy=_LOOK,
         outcome="unknown",
     )
 
 
-class ClientGone(Exception):
-    """Whoever asked does not wait any more: nobody is there to be answered."""
+class ClientGone(Unavailable):
+    """Whoever asked does not wait any more."""
+
+    reason = "ClientGone"
 
 
 @asynccontextmanager
 async def while_connected(request: Request) -> AsyncGenerator[None]:
     """A block that is cancelled when the client of the request goes; raises ClientGone then."""
-    work = asyncio.current_task()
-    assert work is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        work.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
+    async with ended_by(asyncio.create_task(_until_gone(request))):
         yield
-    except asyncio.CancelledError:
-        if gone and work.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    raise ClientGone("the client left before its command ended: it was stopped")

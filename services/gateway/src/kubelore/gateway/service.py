@@ -22,9 +22,11 @@ from kubelore.gateway.backups import backup_routes
 from kubelore.gateway.branches import branch_routes
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
+from kubelore.gateway.containers import container_routes
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
+from kubelore.gateway.exec_policies import exec_policy_routes
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.groups import group_routes
 from kubelore.gateway.idempotency import Idempotency
@@ -114,6 +116,8 @@ def build_app(
     app.include_router(keeping_routes(bus, keyring))
     app.include_router(parked_routes(bus))
     app.include_router(backup_routes(bus, roster, continuation))
+    app.include_router(exec_policy_routes(bus))
+    app.include_router(container_routes(bus, roster, continuation))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

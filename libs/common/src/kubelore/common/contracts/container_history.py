@@ -78,8 +78,8 @@ class ContainerOperationRef(msgspec.Struct, frozen=True):
 
 
 LIST_OPERATIONS = Endpoint(
-    SERVICE, "operations.list", ListContainerOperations, ContainerOperations, deadline_s=15.0
+    SERVICE, "list-operations", ListContainerOperations, ContainerOperations, deadline_s=15.0
 )
-GET_OPERATION = Endpoint(SERVICE, "operations.get", ContainerOperationRef, ContainerOperation)
+GET_OPERATION = Endpoint(SERVICE, "get-operation", ContainerOperationRef, ContainerOperation)
 
 ENDPOINTS = (LIST_OPERATIONS, GET_OPERATION)

@@ -73,9 +73,9 @@ class DeletedExecPolicy(msgspec.Struct):
     name: str
 
 
-LIST_EXEC_POLICIES = Endpoint(SERVICE, "exec-policies.list", ListExecPolicies, ExecPolicyList)
-GET_EXEC_POLICY = Endpoint(SERVICE, "exec-policies.get", ExecPolicyRef, ExecPolicy)
-PUT_EXEC_POLICY = Endpoint(SERVICE, "exec-policies.put", PutExecPolicy, ExecPolicy)
-DELETE_EXEC_POLICY = Endpoint(SERVICE, "exec-policies.delete", ExecPolicyRef, DeletedExecPolicy)
+LIST_EXEC_POLICIES = Endpoint(SERVICE, "list-exec-policies", ListExecPolicies, ExecPolicyList)
+GET_EXEC_POLICY = Endpoint(SERVICE, "get-exec-policy", ExecPolicyRef, ExecPolicy)
+PUT_EXEC_POLICY = Endpoint(SERVICE, "put-exec-policy", PutExecPolicy, ExecPolicy)
+DELETE_EXEC_POLICY = Endpoint(SERVICE, "delete-exec-policy", ExecPolicyRef, DeletedExecPolicy)
 
 ENDPOINTS = (LIST_EXEC_POLICIES, GET_EXEC_POLICY, PUT_EXEC_POLICY, DELETE_EXEC_POLICY)

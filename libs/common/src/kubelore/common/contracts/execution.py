@@ -110,7 +110,7 @@ class DebugContainerReady(msgspec.Struct, kw_only=True):
 
 
 EXEC = Endpoint(SERVICE, "exec", StartExec, StartedExec, deadline_s=90.0)
-FIND_CONTAINERS = Endpoint(SERVICE, "containers.find", FindContainers, FoundContainers, deadline_s=30.0)
+FIND_CONTAINERS = Endpoint(SERVICE, "find-containers", FindContainers, FoundContainers, deadline_s=30.0)
 DEBUG = Endpoint(SERVICE, "debug", DebugContainer, DebugContainerReady, deadline_s=90.0)
 
 ENDPOINTS = (EXEC, FIND_CONTAINERS, DEBUG)
