@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.contracts.execution import ExecEnd
-from kubelore.common.errors import KubeloreError, Unavailable
+from kubelore.common.errors import Invalid, KubeloreError, Unavailable, UpstreamError
 from kubelore.common.kube import Channel, ExecStream
 from kubelore.common.reach import Reached
 from kubelore.container_ops.stopping import stop
 
 Take = Callable[[Channel, bytes], Awaitable[None]]
 """Takes output as it comes; the command waits while it does not return."""
+
+_NOT_FOUND = ("executable file not found", "no such file or directory", "not found")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ async def run_command(
         end.timed_out = True
         if stream is not None:
             end.stopped = await stop(reached, command.target, command.words, asked_at, opened_at)
+    except UpstreamError as error:
+        raise _not_found(command, error) from error
     except (asyncio.CancelledError, Unavailable):
         if stream is not None and stream.exit_code is None:
             await asyncio.shield(
@@ -95,3 +99,14 @@ async def _feed(stream: ExecStream, stdin: AsyncIterator[bytes]) -> None:
         await stream.send(data)
     with suppress(KubeloreError):
         await stream.close_stdin()
+
+
+def _not_found(command: Command, error: UpstreamError) -> KubeloreError:
+    """Of a program that is not there the runtime tells in the middle of its own troubles."""
+    if not any(sign in error.detail for sign in _NOT_FOUND):
+        return error
+    return Invalid(
+        f"the container {command.target.container} has no program {command.words[0][:200]!r}",
+        remedy="Look into it from a debug container, which brings its own programs (`debug`, --debug).",
+        code="NoSuchProgram",
+    )

@@ -112,9 +112,10 @@ def _running_many(router: APIRouter, bus: Bus, roster: Roster) -> None:
             acts = await intend([("containers.exec", one) for one in ids])
             room = asyncio.Semaphore(body.parallel)
             tasks = [_one(bus, body, one, act, room) for one, act in zip(ids, acts, strict=True)]
-            items = await asyncio.gather(*tasks)
-        succeeded = sum(1 for item in items if item["report"] and item["report"]["exit_code"] == 0)
-        return json_answer({"items": items, "succeeded": succeeded, "failed": len(items) - succeeded})
+            results = await asyncio.gather(*tasks)
+        succeeded = sum(1 for one in results if one["report"] and one["report"]["exit_code"] == 0)
+        failed = len(results) - succeeded
+        return json_answer({"results": results, "succeeded": succeeded, "failed": failed})
 
 
 async def _targets(bus: Bus, roster: Roster, caller: Caller, body: ManyExecBody) -> list[str]:
@@ -156,7 +157,12 @@ async def _one(bus: Bus, body: ManyExecBody, id: str, act: Act, room: asyncio.Se
             report = report_of(await run(bus, asked, stdin))
     except KubeloreError as error:
         act.fail(error)
-        fault = {"reason": error.reason, "detail": error.detail, "remedy": error.remedy or ""}
+        fault = {
+            "status": error.status,
+            "reason": error.reason,
+            "detail": error.detail,
+            "remedy": error.remedy or "",
+        }
         return {"container": id, "report": None, "error": fault}
     act.settle(200)
     return {"container": id, "report": report, "error": None}

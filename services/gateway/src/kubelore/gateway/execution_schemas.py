@@ -116,6 +116,7 @@ class ExecReport(BaseModel):
 class ExecFault(BaseModel):
     """Why a command was not run, or how it broke off."""
 
+    status: int = Field(description="As an HTTP status.")
     reason: str
     detail: str
     remedy: str
@@ -132,7 +133,7 @@ class ContainerExecResult(BaseModel):
 class ManyExecReport(BaseModel):
     """A command in many containers."""
 
-    items: list[ContainerExecResult]
+    results: list[ContainerExecResult]
     succeeded: int = Field(description="Containers in which it ended with 0.")
     failed: int
 
