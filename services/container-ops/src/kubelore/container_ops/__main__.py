@@ -21,9 +21,11 @@ from kubelore.container_ops.execution import Execution
 from kubelore.container_ops.files import Files, FileWork
 from kubelore.container_ops.finding import Finding
 from kubelore.container_ops.house import House
+from kubelore.container_ops.log_streams import LogStreams
 from kubelore.container_ops.operation_repository import OperationRepository
 from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
+from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.pods import Pods
 from kubelore.container_ops.service import endpoints, serve_execution, serve_files, serve_history
 from kubelore.container_ops.settings import ContainerOpsSettings
@@ -66,9 +68,12 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         serve_files(service, Files(work))
         execution = Execution(house)
         serve_execution(service, execution, Finding(house.reach))
+        streams = LogStreams(house, PodWatch(house.reach))
+        streams.serve(service)
         await service.start()
         running = (house.reach.run(), house.journal.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
+        await streams.close()
         await service.stop()
         await execution.stop()
     finally:

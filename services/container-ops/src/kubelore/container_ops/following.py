@@ -36,7 +36,7 @@ QUIET_S = 10.0
 """After so long without a line it is looked whether the follow missed one; then after twice as long, and so on."""
 QUIETEST_S = 160.0
 
-NoteKind = Literal["run", "waiting", "interrupted", "resumed", "polling", "ended"]
+NoteKind = Literal["run", "waiting", "interrupted", "resumed", "polling", "failed", "ended"]
 
 
 class LogGap(msgspec.Struct, frozen=True):

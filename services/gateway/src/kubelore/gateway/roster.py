@@ -119,6 +119,11 @@ class Roster:
         cluster = self._clusters.get(name)
         return cluster is not None and (not cluster.namespaces or namespace in cluster.namespaces)
 
+    def limited_to(self, name: str) -> tuple[str, ...]:
+        """The namespaces that a cluster was onboarded for; none where that is all of it."""
+        cluster = self._clusters.get(name)
+        return tuple(cluster.namespaces) if cluster is not None else ()
+
     def owner(self, cluster: str) -> str | None:
         """The replica that observes a cluster, None while nobody does."""
         return self._owners.get(cluster)

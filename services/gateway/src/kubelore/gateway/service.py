@@ -32,6 +32,7 @@ from kubelore.gateway.groups import group_routes
 from kubelore.gateway.idempotency import Idempotency
 from kubelore.gateway.keeping import keeping_routes
 from kubelore.gateway.limits import Limits
+from kubelore.gateway.log_streams import LogReaders, log_stream_routes
 from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
 from kubelore.gateway.origins import Origins
@@ -118,6 +119,7 @@ def build_app(
     app.include_router(backup_routes(bus, roster, continuation))
     app.include_router(exec_policy_routes(bus))
     app.include_router(container_routes(bus, roster, continuation))
+    app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches)))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

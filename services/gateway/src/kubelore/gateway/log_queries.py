@@ -1,0 +1,54 @@
+"""What every way to read logs takes in its query: which lines are meant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from kubelore.common.contracts.logs import MAX_FIELDS, MAX_SEARCH, LogFilter, LogLevel
+from kubelore.common.errors import BadRequest
+from kubelore.gateway.moments import Moment
+
+_NS = 1_000_000_000
+
+Since = Annotated[Moment | None, Query(description="Only lines from this time on.")]
+Until = Annotated[Moment | None, Query(description="Only lines before this time.")]
+
+
+async def _filter(
+    search: Annotated[str, Query(max_length=MAX_SEARCH, description="Only lines with this text.")] = "",
+    regex: Annotated[
+        str, Query(max_length=MAX_SEARCH, description="Only lines that match this expression (RE2).")
+    ] = "",
+    ignore_case: Annotated[bool, Query(description="For `search` and `regex`.")] = False,
+    inverse: Annotated[bool, Query(description="Turns `search` and `regex` around.")] = False,
+    level: Annotated[LogLevel | None, Query(description="This level or worse.")] = None,
+    field: Annotated[
+        list[str] | None,
+        Query(
+            description="Conditions on JSON lines, several times: `status>=500`, `user.id=42`, `path~^/api`, `!trace`.",
+            examples=[["status>=500"]],
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+) -> LogFilter:
+    if since is not None and until is not None and until <= since:
+        raise BadRequest("until is not after since", remedy="Turn them around.")
+    if field is not None and len(field) > MAX_FIELDS:
+        raise BadRequest(f"at most {MAX_FIELDS} conditions on fields are taken")
+    return LogFilter(
+        search=search,
+        regex=regex,
+        ignore_case=ignore_case,
+        inverse=inverse,
+        level=level,
+        fields=tuple(field or ()),
+        since=int((since or 0) * _NS),
+        until=int((until or 0) * _NS),
+    )
+
+
+FilterOf = Depends(_filter)
+"""The LogFilter that a query describes."""
