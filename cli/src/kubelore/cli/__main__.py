@@ -21,11 +21,14 @@ from kubelore.cli import (
     completion,
     describe,
     editing,
+    exec_policy,
+    execution,
     export,
     get,
     history,
     keeping,
     keyring,
+    operations,
     overview,
     restore,
     rollback,
@@ -126,6 +129,10 @@ rollout = typer.Typer(no_args_is_help=True, help="As kubectl's rollout: restart.
 rollout.command("restart")(changing.restart)
 rollout.callback()(lambda: None)
 app.add_typer(rollout, name="rollout")
+# Inside the containers.
+app.command("exec")(execution.execute)
+app.command("operations")(operations.operations)
+app.add_typer(exec_policy.app, name="exec-policy")
 # For the shell.
 app.command("completion")(completion.completion)
 

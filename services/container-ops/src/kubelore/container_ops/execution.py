@@ -97,13 +97,15 @@ class Execution:
     async def _located(self, target: ContainerId, request: StartExec) -> ContainerId:
         if request.debug:
             return await self._debug(target, request.reason)
-        if target.container:
-            return target
+        return target if target.container else await self._named(target)
+
+    async def _named(self, target: ContainerId) -> ContainerId:
         async with self._house.reach.using(target.cluster) as reached:
             return named_container(await read_pod(reached, target), target)
 
     async def _debug(self, target: ContainerId, reason: str) -> ContainerId:
         image = self._house.settings.debug_image
+        target = await self._named(target)
         async with (
             self._house.journal.recording("exec", target, ["debug", image], reason=reason) as entry,
             self._house.reach.streaming(target.cluster) as reached,
