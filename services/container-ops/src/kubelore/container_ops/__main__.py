@@ -14,6 +14,7 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.kube import AddressPolicy
 from kubelore.common.reach import Reach
 from kubelore.common.store import BlobStore, Database, open_database
+from kubelore.container_ops.container_logs import ContainerLogs
 from kubelore.container_ops.debugging import debug_container
 from kubelore.container_ops.exec_policy import ExecPolicies
 from kubelore.container_ops.exec_policy_repository import ExecPolicyRepository
@@ -70,10 +71,13 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         serve_execution(service, execution, Finding(house.reach))
         streams = LogStreams(house, PodWatch(house.reach))
         streams.serve(service)
+        container_logs = ContainerLogs(house)
+        container_logs.serve(service)
         await service.start()
         running = (house.reach.run(), house.journal.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
         await streams.close()
+        await container_logs.close()
         await service.stop()
         await execution.stop()
     finally:

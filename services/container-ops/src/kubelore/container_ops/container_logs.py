@@ -10,11 +10,20 @@ from typing import Protocol
 
 import zstandard
 
+from kubelore.common.bus import Service
 from kubelore.common.bus.sessions import FRAME_BYTES, Session, SessionEnded, new_session_id
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts.containers import SERVICE, ContainerId
 from kubelore.common.contracts.log_streams import StreamLogs
-from kubelore.common.contracts.logs import MAX_PAGE, ExportLogs, LogExport, LogPage, ReadLogs
+from kubelore.common.contracts.logs import (
+    EXPORT_LOGS,
+    MAX_PAGE,
+    READ_LOGS,
+    ExportLogs,
+    LogExport,
+    LogPage,
+    ReadLogs,
+)
 from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooManyRequests
 from kubelore.common.kube.resource_type import PODS
 from kubelore.common.mandates import Mandate, acting_under
@@ -52,6 +61,11 @@ class ContainerLogs:
     def __init__(self, house: House) -> None:
         self._house = house
         self._exporting: set[asyncio.Task[None]] = set()
+
+    def serve(self, service: Service) -> None:
+        """Answer on the bus."""
+        service.serve(READ_LOGS, self.read, max_concurrent=32)
+        service.serve(EXPORT_LOGS, self.export)
 
     async def read(self, asked: ReadLogs) -> LogPage:
         """One page. Raises BadRequest, NotFound, and what the API server refuses.
@@ -122,14 +136,16 @@ class ContainerLogs:
         self, session: Session, target: ContainerId, wanted: LineFilter, asked: ExportLogs
     ) -> int:
         sent, held = 0, bytearray()
-        async with self._house.reach.streaming(target.cluster) as reached:
-            async with aclosing(_pieces(reached, target, wanted, asked)) as pieces:
-                async for piece in pieces:
-                    held += piece
-                    if len(held) >= FRAME_BYTES:
-                        sent += len(held)
-                        await session.send(bytes(held))
-                        held.clear()
+        async with (
+            self._house.reach.streaming(target.cluster) as reached,
+            aclosing(_pieces(reached, target, wanted, asked)) as pieces,
+        ):
+            async for piece in pieces:
+                held += piece
+                if len(held) >= FRAME_BYTES:
+                    sent += len(held)
+                    await session.send(bytes(held))
+                    held.clear()
         await session.send(bytes(held))
         await session.finish()
         await session.until_peer_done()

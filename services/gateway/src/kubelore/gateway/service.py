@@ -22,6 +22,7 @@ from kubelore.gateway.backups import backup_routes
 from kubelore.gateway.branches import branch_routes
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
+from kubelore.gateway.container_logs import container_log_routes
 from kubelore.gateway.containers import container_routes
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
@@ -119,6 +120,7 @@ def build_app(
     app.include_router(backup_routes(bus, roster, continuation))
     app.include_router(exec_policy_routes(bus))
     app.include_router(container_routes(bus, roster, continuation))
+    app.include_router(container_log_routes(bus, continuation))
     app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches)))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)

@@ -91,7 +91,7 @@ class LogExport(msgspec.Struct, frozen=True):
     name: str
 
 
-READ_LOGS = Endpoint(SERVICE, "logs.read", ReadLogs, LogPage, deadline_s=30.0)
-EXPORT_LOGS = Endpoint(SERVICE, "logs.export", ExportLogs, LogExport, deadline_s=20.0)
+READ_LOGS = Endpoint(SERVICE, "logs-read", ReadLogs, LogPage, deadline_s=30.0)
+EXPORT_LOGS = Endpoint(SERVICE, "logs-export", ExportLogs, LogExport, deadline_s=20.0)
 
 ENDPOINTS = (READ_LOGS, EXPORT_LOGS)
