@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import nats
 import nats.errors
 import pytest
@@ -83,23 +82,26 @@ class Intruder:
 
 
 async def replica_of(demo, service: str) -> str:
-    """The id of a replica, as its lease says it."""
-    async with Intruder(demo, "resource-ops") as bus:
-        answer = await bus.client.request(
-            "$JS.API.STREAM.MSG.GET.KV_LEASES", b'{"last_by_subj":"$KV.LEASES.observer.demo-shop"}', timeout=5
-        )
-        entry = msgspec.json.decode(answer.data)["message"]
-        return msgspec.json.decode(base64.b64decode(entry["data"]))["replica"]
+    """The id of a replica, as the metrics name it."""
+
+    async def named() -> str:
+        metrics = (await demo.http.get("/metrics")).text
+        found = re.search(rf'replica="({service}-[^"]+)"', metrics)
+        return found[1] if found else ""
+
+    return await wait_for(named, f"{service} to be in the metrics")
 
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_every_endpoint_answers_the_callers_it_names_and_is_out_of_reach_for_others(
     demo, service: str
 ) -> None:
-    replica = await replica_of(demo, "resource-ops")
+    replicas = {one: await replica_of(demo, one) for one in ("resource-ops", "container-ops")}
     async with Intruder(demo, service) as intruder:
         for endpoint in ENDPOINTS:
-            subject = endpoint.subject(None if endpoint.scope == "service" else replica)
+            subject = endpoint.subject(
+                replicas.get(endpoint.service) if endpoint.scope != "service" else None
+            )
             # No message of any contract: what is answered is a refusal, so nothing is changed by trying.
             reached = await intruder.answered(subject, b"\xc1")
             assert reached == (service in endpoint.callers), subject

@@ -274,6 +274,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
     ids = objects
     if "tokens" in path:
         ids = [tenancy.other["id"]]
+    elif "containers/{id}" in path:
+        ids = [f"mine:{tenancy.hidden}:web-1:web", f"{tenancy.theirs}:{VISIBLE}:web-1:web"]
     elif "operations" in path:
         ids = [tenancy.operation]
     elif "yaml/restore" in path:
@@ -336,6 +338,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "grace_period_s": ["0"],
         "policy": [tenancy.one("policy")],
         "number": ["1"],
+        "session": ["container-ops-0." + "0" * 32],
     }
 
 
@@ -517,6 +520,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ],
     ("PUT", "/api/k8s/yaml/backup/policies/{policy}"): {"schedule": "0 4 * * *"},
     ("PATCH", "/api/k8s/yaml/backup/policies/{policy}"): {"paused": False},
+    ("POST", "/api/k8s/containers/{id}/exec/terminal"): {"command": ["id"]},
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
@@ -576,6 +580,7 @@ SHOWS_NONE = {
     "/api/k8s/yaml/backup/policies/{policy}/runs": "times",
     "/api/k8s/yaml/backup/keys": "keys and numbers",
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",
+    "/api/k8s/containers/operations/{id}/recording": "nothing, where no terminal was open",
     "/api/k8s/yaml/parked": "nothing, where nothing is parked",
     "/api/k8s/yaml/policies": "rules, of which none is set",
     "/api/k8s/yaml/policies/{cluster}": "rules, and the cluster that was asked for",

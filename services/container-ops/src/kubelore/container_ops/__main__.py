@@ -30,6 +30,7 @@ from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.pods import Pods
 from kubelore.container_ops.service import endpoints, serve_execution, serve_files, serve_history
 from kubelore.container_ops.settings import ContainerOpsSettings
+from kubelore.container_ops.terminals import Terminals, serve_terminals
 from kubelore.container_ops.toolbox import Toolboxes
 
 
@@ -64,7 +65,10 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         await operations.prepare()
         house = build_house(settings, bus, database, operations)
         service = endpoints(bus, Pods(house.reach))
-        serve_history(service, PastOperations(operations, house.journal), house.exec_policies)
+        past = PastOperations(operations, house.journal)
+        serve_history(service, past, house.exec_policies)
+        terminals = Terminals(house, past)
+        serve_terminals(service, terminals)
         work = FileWork(house.reach, house.toolboxes, house.exec_policies, house.journal)
         serve_files(service, Files(work))
         execution = Execution(house)
@@ -74,12 +78,13 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         container_logs = ContainerLogs(house)
         container_logs.serve(service)
         await service.start()
-        running = (house.reach.run(), house.journal.run(), bus.until_closed())
+        running = (house.reach.run(), house.journal.run(), terminals.recordings.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
         await streams.close()
         await container_logs.close()
         await service.stop()
         await execution.stop()
+        await terminals.close()
     finally:
         await bus.close()
         await database.close()

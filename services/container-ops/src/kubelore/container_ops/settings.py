@@ -17,3 +17,16 @@ class ContainerOpsSettings(CommonSettings):
         default="busybox:1.37",
         description="Image of the ephemeral container that is added, when asked for, to look into one without a shell.",
     )
+    max_terminals: int = Field(default=500, ge=1, description="Terminals that a replica holds at once.")
+    terminal_idle_s: float = Field(
+        default=1800.0, gt=0, description="A terminal in which nothing was typed or shown for so long ends."
+    )
+    terminal_total_s: float = Field(default=8 * 3600.0, gt=0, description="No terminal is open for longer.")
+    terminal_detached_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="So long a terminal whose connection was lost waits to be attached to.",
+    )
+    recording_max_mb: int = Field(
+        default=64, ge=1, le=1024, description="Size at which the recording of a terminal ends."
+    )

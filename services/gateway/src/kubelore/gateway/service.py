@@ -27,6 +27,7 @@ from kubelore.gateway.containers import container_routes
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
 from kubelore.gateway.documentation import describe
+from kubelore.gateway.event_stream import Slots
 from kubelore.gateway.exec_policies import exec_policy_routes
 from kubelore.gateway.fanout import FanOut
 from kubelore.gateway.groups import group_routes
@@ -49,6 +50,7 @@ from kubelore.gateway.roster import Roster
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.gateway.static_pages import serve_pages
 from kubelore.gateway.store import Store
+from kubelore.gateway.terminals import terminal_routes
 from kubelore.gateway.timelines import timeline_routes
 from kubelore.gateway.tracing import Tracing
 from kubelore.gateway.unified import unified_routes
@@ -117,6 +119,8 @@ def build_app(
     app.include_router(restore_routes(bus, continuation))
     app.include_router(keeping_routes(bus, keyring))
     app.include_router(parked_routes(bus))
+    sockets = Slots(settings.max_terminals, "terminals")
+    app.include_router(terminal_routes(bus, sockets, settings.public_url))
     app.include_router(backup_routes(bus, roster, continuation))
     app.include_router(exec_policy_routes(bus))
     app.include_router(container_routes(bus, roster, continuation))
@@ -125,6 +129,7 @@ def build_app(
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)
+    metrics.watch("kubelore_terminals_open", "Terminals attached to now.", lambda: sockets.taken)
     metrics.watch("kubelore_clusters", "Clusters onboarded, as this gateway knows.", lambda: roster.count())
     app.include_router(metrics_routes(bus, metrics))
     _health(app, bus, roster, store, audit_log)

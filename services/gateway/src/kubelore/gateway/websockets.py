@@ -13,12 +13,13 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -39,7 +40,8 @@ MAX_UNSENT = 1024 * 1024
 """Bytes of answers to pings that a client may leave unread."""
 PING_EVERY_S = 20.0
 
-NORMAL, GOING_AWAY, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR, TRY_AGAIN = 1000, 1001, 1008, 1009, 1011, 1013
+NORMAL, GOING_AWAY, ABNORMAL, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1000, 1001, 1006, 1008, 1009, 1011
+TRY_AGAIN = 1013
 _CODES = {400: POLICY_VIOLATION, 401: POLICY_VIOLATION, 403: POLICY_VIOLATION, 404: POLICY_VIOLATION}
 _CODES |= {429: TRY_AGAIN, 503: TRY_AGAIN, 504: TRY_AGAIN}
 _MAX_REASON = 123
@@ -47,11 +49,21 @@ _MAX_REASON = 123
 
 
 class SocketClosed(Exception):
-    """The peer is gone, or reads no more."""
+    """The peer is gone, or reads no more. `code` is its word for why; 1006 for none."""
+
+    def __init__(self, code: int = ABNORMAL) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's own protocol, which bounds what `max_size` does not: empty fragments, and pings never read."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """A message of the application; a refusal that is out is a handshake that is over."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
     def handle_cont(self, event: Frame) -> None:
         """One more fragment of a message."""
@@ -115,7 +127,7 @@ class Socket:
         """The next message of the client. Raises SocketClosed."""
         message = await self._websocket.receive()
         if message["type"] != "websocket.receive":
-            raise SocketClosed
+            raise SocketClosed(message.get("code", ABNORMAL))
         data = message.get("bytes")
         return data if data is not None else message.get("text") or ""
 
@@ -146,18 +158,23 @@ class Socket:
 
 @asynccontextmanager
 async def accepted(
-    websocket: WebSocket, standing: Standing, slots: Slots, protocols: Sequence[str] = ()
+    websocket: WebSocket,
+    standing: Standing,
+    slots: Slots,
+    protocols: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Socket]:
     """Accept a WebSocket for as long as the block runs; a typed error in it is told in the close frame.
 
     The client must offer one of `protocols`, the first of which it prefers is
-    taken; with none, it need not offer any. Raises BadRequest and
-    TooManyRequests before it accepts. The block is cancelled when the
-    credential no longer stands.
+    taken; with none, it need not offer any. `headers` go out with the handshake.
+    Raises BadRequest and TooManyRequests before it accepts. The block is
+    cancelled when the credential no longer stands.
     """
-    protocol = _agreed(websocket.scope["subprotocols"], protocols)
+    protocol = agreed(websocket, protocols)
     with slots.take():
-        await websocket.accept(protocol or None)
+        said = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+        await websocket.accept(protocol or None, said)
         socket = Socket(websocket)
         socket.protocol = protocol
         try:
@@ -178,10 +195,11 @@ async def accepted(
             await socket.close(NORMAL)
 
 
-def _agreed(offered: Sequence[str], known: Sequence[str]) -> str:
+def agreed(websocket: WebSocket, known: Sequence[str]) -> str:
+    """The subprotocol that a client offers first of those that are known, if any are. Raises BadRequest."""
     if not known:
         return ""
-    for one in offered:
+    for one in websocket.scope["subprotocols"]:
         if one in known:
             return one
     raise BadRequest(
