@@ -230,32 +230,45 @@ class TreeRules:
 
     def check(self, entry: Entry) -> tuple[str, ...]:
         """The parts of the name of an entry, none for the tree itself. Raises Unsafe."""
-        parts = _parts(entry.name, "is named")
-        for depth in range(1, len(parts)):
-            if "/".join(parts[:depth]) in self._links:
-                raise _unsafe(entry, "lies behind a link of the same archive")
-        self._by_sort(entry, parts)
-        return parts
+        if why := self.objection(entry):
+            raise Unsafe(f"{entry.name[:200]!r} in the archive {why}", remedy="Leave it out of the archive.")
+        return _parts(entry.name, "is named")
 
-    def _by_sort(self, entry: Entry, parts: tuple[str, ...]) -> None:
-        name = "/".join(parts)
+    def objection(self, entry: Entry) -> str:
+        """Why an entry may not be unpacked; empty when it may. Raises Unsafe for a name that leads out of the tree."""
+        parts = _parts(entry.name, "is named")
+        if self._behind_link(parts):
+            return "lies behind a link of the same archive"
         if entry.sort is Sort.OTHER:
-            raise _unsafe(entry, "is no file, directory or link")
+            return "is no file, directory or link"
         if not parts and entry.sort is not Sort.FOLDER:
-            raise _unsafe(entry, "takes the place of the tree itself")
-        self._links.discard(name)
+            return "takes the place of the tree itself"
+        name = "/".join(parts)
         if entry.sort is Sort.LINK:
             if not stays_within(parts, entry.info.linkname):
-                raise _unsafe(entry, "is a link that leads out of the tree")
-            if len(self._links) >= MAX_LINKED:
-                raise TooLarge(f"more than {MAX_LINKED:,} links in one archive")
-            self._links.add(name)
-        elif entry.sort is Sort.HARD_LINK:
-            target = "/".join(_parts(entry.info.linkname, "is a hard link to"))
-            if hash(target) not in self._files or target in self._links:
-                raise _unsafe(entry, "is a hard link to what did not come before")
-        elif entry.sort is Sort.FILE and len(self._files) < MAX_LINKED:
+                return "is a link that leads out of the tree"
+            self._add_link(name)
+            return ""
+        self._links.discard(name)
+        if entry.sort is Sort.HARD_LINK:
+            target = _parts(entry.info.linkname, "is a hard link to")
+            known = hash("/".join(target)) in self._files
+            return (
+                ""
+                if known and not self._behind_link((*target, ""))
+                else "is a hard link to no file before it"
+            )
+        if entry.sort is Sort.FILE and len(self._files) < MAX_LINKED:
             self._files.add(hash(name))
+        return ""
+
+    def _behind_link(self, parts: tuple[str, ...]) -> bool:
+        return any("/".join(parts[:depth]) in self._links for depth in range(1, len(parts)))
+
+    def _add_link(self, name: str) -> None:
+        if len(self._links) >= MAX_LINKED:
+            raise TooLarge(f"more than {MAX_LINKED:,} links in one archive", remedy="Take smaller trees.")
+        self._links.add(name)
 
 
 def stays_within(parts: tuple[str, ...], target: str) -> bool:
@@ -277,7 +290,3 @@ def _parts(name: str, how: str) -> tuple[str, ...]:
             remedy="Make the archive of what lies below one directory.",
         )
     return parts
-
-
-def _unsafe(entry: Entry, why: str) -> Unsafe:
-    return Unsafe(f"{entry.name[:200]!r} in the archive {why}", remedy="Leave it out of the archive.")

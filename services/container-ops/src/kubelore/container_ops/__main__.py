@@ -32,6 +32,7 @@ from kubelore.container_ops.service import endpoints, serve_execution, serve_fil
 from kubelore.container_ops.settings import ContainerOpsSettings
 from kubelore.container_ops.terminals import Terminals, serve_terminals
 from kubelore.container_ops.toolbox import Toolboxes
+from kubelore.container_ops.transfers import Transfers
 
 
 def build_house(
@@ -77,12 +78,15 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         streams.serve(service)
         container_logs = ContainerLogs(house)
         container_logs.serve(service)
+        transfers = Transfers(house)
+        transfers.serve(service)
         await service.start()
         running = (house.reach.run(), house.journal.run(), terminals.recordings.run(), bus.until_closed())
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
         await streams.close()
         await container_logs.close()
         await service.stop()
+        await transfers.close()
         await execution.stop()
         await terminals.close()
     finally:

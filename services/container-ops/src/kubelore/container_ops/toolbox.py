@@ -50,6 +50,7 @@ TOOLS = (
         "touch",
         "xargs",
         "grep",
+        "tee",
     ),
 )
 _PROBE = "; ".join((*(f"command -v {tool}" for tool in TOOLS), "echo --", "stat --version 2>&1"))

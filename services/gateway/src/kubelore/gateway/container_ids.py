@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import Path
 from starlette.convertors import StringConvertor, register_url_convertor
 
-_ID = r"[-a-z0-9]+:[-a-z0-9]+:[-.a-z0-9]+(?::[-a-z0-9]*)?"
+CONTAINER_ID = r"[-a-z0-9]+:[-a-z0-9]+:[-.a-z0-9]+(?::[-a-z0-9]*)?"
 
 ContainerPath = Annotated[
     str,
     Path(
         alias="id",
-        pattern=f"^{_ID}$",
+        pattern=f"^{CONTAINER_ID}$",
         max_length=512,
         description="cluster:namespace:pod:container. Without a container it is the pod's default.",
         examples=["prod-eu:shop:web-5d9c7b9f6d-x2x7k:web"],
@@ -22,7 +22,7 @@ ContainerPath = Annotated[
 
 
 class _ContainerIds(StringConvertor):
-    regex = _ID
+    regex = CONTAINER_ID
 
 
 register_url_convertor("container", _ContainerIds())

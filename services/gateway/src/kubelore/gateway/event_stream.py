@@ -65,21 +65,23 @@ class EventStream(StreamingResponse):
         async with aclosing(self._chunks):
             with self._slots.take():
                 try:
-                    await super().__call__(scope, receive, _impatient(send))
-                except _StalledError:
+                    await super().__call__(scope, receive, impatient(send))
+                except StalledError:
                     log.info("a watcher reads no more", after_s=STALLED_S)
 
 
-class _StalledError(Exception):
-    pass
+class StalledError(Exception):
+    """A client takes nothing any more."""
 
 
-def _impatient(send: Send) -> Send:
+def impatient(send: Send) -> Send:
+    """`send` that raises StalledError when a client takes nothing for 60 s."""
+
     async def sending(message: Message) -> None:
         try:
             async with asyncio.timeout(STALLED_S):
                 await send(message)
         except TimeoutError as error:
-            raise _StalledError from error
+            raise StalledError from error
 
     return sending

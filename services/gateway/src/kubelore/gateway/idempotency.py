@@ -33,6 +33,7 @@ from kubelore.gateway.operations import HEADER as OPERATION_HEADER
 from kubelore.gateway.operations import MUTATING
 from kubelore.gateway.problems import problem_response, status_problem
 from kubelore.gateway.repository import Attempt, AttemptRepository
+from kubelore.gateway.streamed import takes_a_stream
 
 log = get_logger(__name__)
 
@@ -85,8 +86,9 @@ class Idempotency:
                     f"{KEY_HEADER} is 1 to 255 printable characters",
                     remedy="Use a random UUID for each request.",
                 )
-            body = await _whole(receive)
-            mine = self._attempt(scope, key, body)
+            # What is handed on while it comes is told apart by its path, query and type alone.
+            body = None if takes_a_stream(scope) else await _whole(receive)
+            mine = self._attempt(scope, key, body or b"")
             other = await self._attempts.begin(mine)
             if other is not None:
                 await self._replay(other, mine, send)
@@ -119,11 +121,11 @@ class Idempotency:
             expires_at=now + timedelta(seconds=KEPT_S),
         )
 
-    async def _first(self, mine: Attempt, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _first(self, mine: Attempt, body: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
         recorder = _Recorder(send)
         try:
             async with self._kept_alive(mine):
-                await self._app(scope, _given(body, receive), recorder)
+                await self._app(scope, receive if body is None else _given(body, receive), recorder)
         except BaseException:
             await self._note(mine, {"state": UNKNOWN})
             raise

@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelore.common.errors import TooLarge
 from kubelore.gateway.problems import problem_response
+from kubelore.gateway.streamed import takes_a_stream
 
 BODY_DEADLINE_S = 30.0
-"""A body that is not here after this long is not waited for any more."""
+"""A body that is not here after this long is not waited for any more, nor a streamed one of which nothing came."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -42,6 +43,9 @@ class Limits:
             await self._app(scope, receive, send)
             return
         send = _with_headers(send)
+        if takes_a_stream(scope):
+            await self._app(scope, self._patient(receive), send)
+            return
         declared = Headers(scope=scope).get("content-length", "0")
         if not declared.isdecimal() or len(declared) > _MAX_DIGITS or int(declared) > self._max:
             await problem_response(TooLarge(self._detail, remedy="Send less at once."))(scope, receive, send)
@@ -51,6 +55,20 @@ class Limits:
     @property
     def _detail(self) -> str:
         return f"the body is larger than {self._max} bytes"
+
+    def _patient(self, receive: Receive) -> Receive:
+        """`receive` for a body of any length that somebody takes piece by piece: only silence ends it."""
+        whole = False
+
+        async def patient() -> Message:
+            nonlocal whole
+            if whole:
+                return await receive()
+            message = await _within(self._deadline_s, receive)
+            whole = not message.get("more_body", False)
+            return message
+
+        return patient
 
     def _counted(self, receive: Receive) -> Receive:
         """`receive`, raising what FastAPI passes on unchanged while it reads a body: an HTTPException."""
@@ -62,12 +80,9 @@ class Limits:
             nonlocal seen, whole, until
             if whole:
                 return await receive()
-            until = until or asyncio.get_running_loop().time() + self._deadline_s
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError as error:
-                raise HTTPException(408, f"the body was not sent within {self._deadline_s:g} s") from error
+            now = asyncio.get_running_loop().time()
+            until = until or now + self._deadline_s
+            message = await _within(until - now, receive)
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > self._max:
@@ -75,6 +90,14 @@ class Limits:
             return message
 
         return counted
+
+
+async def _within(seconds: float, receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError as error:
+        raise HTTPException(408, "the body was not sent in time") from error
 
 
 def _with_headers(send: Send) -> Send:

@@ -53,6 +53,7 @@ from kubelore.gateway.store import Store
 from kubelore.gateway.terminals import terminal_routes
 from kubelore.gateway.timelines import timeline_routes
 from kubelore.gateway.tracing import Tracing
+from kubelore.gateway.transfers import transfer_routes
 from kubelore.gateway.unified import unified_routes
 from kubelore.gateway.verifying import verification_routes
 from kubelore.gateway.versions import version_routes
@@ -126,6 +127,7 @@ def build_app(
     app.include_router(container_routes(bus, roster, continuation))
     app.include_router(container_log_routes(bus, continuation))
     app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches)))
+    app.include_router(transfer_routes(bus))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

@@ -91,6 +91,8 @@ class Account(msgspec.Struct, kw_only=True, omit_defaults=True):
     entries: int = 0
     left_out: list[str] = []
     left_out_count: int = 0
+    incomplete: str = ""
+    """Why the tree is not all there, in the words of the tar of the container; empty when it is."""
     checked: bool = False
     """Whether the container itself has computed the same hash of what it read or wrote."""
 

@@ -90,7 +90,7 @@ class ExecStream:
             return message.data.encode()
         raise _broken()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Write to the command's stdin; returns when the peer has room for more. Raises Unavailable."""
         for start in range(0, len(data), MAX_SEND):
             await self._send(bytes([Channel.STDIN]) + data[start : start + MAX_SEND])

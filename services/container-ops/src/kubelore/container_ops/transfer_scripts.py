@@ -1,0 +1,167 @@
+"""What runs in a container to send or take content: constant texts, whose arguments are never part of them.
+
+They need a POSIX shell and the programs that `NEEDED` names. `tee` writes to a
+pipe of the shell's own (`/dev/fd/3`), which its user may open, and to the output
+it was given: so the hash is of the very bytes that went by, and they are read
+once.
+"""
+
+from __future__ import annotations
+
+FILE_TOOLS = ("sh", "stat", "dd", "head", "tail", "cat", "mv", "chmod", "chown", "readlink", "rm")
+TREE_TOOLS = (*FILE_TOOLS, "tar", "mkdir")
+
+ABSENT, UNREADABLE, FOLDER, TAKEN, ELSEWHERE, SHORT, ALTERED, UNWRITABLE, LINKED = range(91, 100)
+
+_STAT = "stat -L -c '%f %s %u %g %Y %i %y' \"$p\""
+
+LOOK = f"""
+p=$1
+[ -e "$p" ] || exit {ABSENT}
+[ -r "$p" ] || exit {UNREADABLE}
+{_STAT}
+"""
+"""Arguments: path. Says what is there, in one line."""
+
+SEND = (
+    LOOK
+    + f"""
+start=$2 length=$3 check=$4
+blocks() {{ dd if="$p" bs=65536 skip="$1" count="$2" 2>/dev/null; }}
+content() {{
+  if [ -d "$p" ]; then tar -cf - -C "$p" .; return; fi
+  [ -f "$p" ] || exit {FOLDER}
+  if [ "$length" -lt 0 ]; then
+    length=$(($(stat -L -c %s "$p") - start))
+    [ "$length" -gt 0 ] || {{ head -c 1 "$p"; return; }}
+  fi
+  a=$((start / 65536)) first=$((start % 65536 + 1))
+  b=$(((start + length) / 65536)) last=$(((start + length) % 65536))
+  if [ "$a" -eq "$b" ]; then blocks "$a" 1 | tail -c "+$first" | head -c "$length"; return; fi
+  if [ "$first" -gt 1 ]; then blocks "$a" 1 | tail -c "+$first"; a=$((a + 1)); fi
+  [ "$b" -eq "$a" ] || blocks "$a" "$((b - a))"
+  [ "$last" -eq 0 ] || blocks "$b" 1 | head -c "$last"
+}}
+if [ "$check" = 1 ]; then
+  {{ {{ content; echo "status $?" >&4; }} | tee /dev/fd/3 3>&1 >&5 | sha256sum >&4; }} 4>&2 5>&1
+else
+  content
+  echo "status $?" >&2
+fi
+"""
+)
+"""Arguments: path, start, length (-1: to the end as it is now), check (1 or 0).
+
+The line of `LOOK`, then the content. To stderr `status` and how it ended, and
+with `check` the hash.
+"""
+
+_FILE_PLACE = f"""
+p=$1 name=$2 id=$3
+if [ -L "$p" ] && [ ! -d "$p" ]; then p=$(readlink -f "$p") || exit {ABSENT}; fi
+into=0
+if [ -d "$p" ]; then
+  [ -n "$name" ] || exit {FOLDER}
+  into=1 p=${{p%/}}/$name
+  [ ! -d "$p" ] || exit {FOLDER}
+fi
+folder=${{p%/*}}
+[ -d "$folder/" ] || exit {ABSENT}
+part=$folder/.kubelore-$id
+have=0
+[ ! -L "$part" ] || exit {TAKEN}
+[ ! -e "$part" ] || {{ [ -f "$part" ] && have=$(stat -c %s "$part"); }} || exit {TAKEN}
+"""
+
+FIND = _FILE_PLACE + 'echo "$have"\n'
+"""Arguments: path, name, id. Says how many bytes of an upload are there."""
+
+TAKE = (
+    _FILE_PLACE
+    + f"""
+start=$4 check=$5
+umask 077
+if [ "$start" -gt 0 ]; then
+  [ "$start" -eq "$have" ] || {{ echo "$have"; exit {ELSEWHERE}; }}
+else
+  : 2>/dev/null > "$part" || exit {UNWRITABLE}
+fi
+echo "$into"
+if [ "$check" = 1 ] && [ "$start" -eq 0 ]; then tee "$part" | sha256sum >&2; else cat >> "$part"; fi
+"""
+)
+"""Arguments: path, name, id, start, check. Says 1 when the path is a directory it puts the file into; takes content."""
+
+KEEP = (
+    _FILE_PLACE
+    + f"""
+size=$4 sum=$5 mode=$6 owner=$7
+[ "$have" -eq "$size" ] || exit {SHORT}
+[ -z "$sum" ] || [ "$(sha256sum < "$part")" = "$sum  -" ] || exit {ALTERED}
+if [ -f "$p" ]; then
+  [ -n "$mode" ] || mode=$(stat -c %a "$p")
+  [ -n "$owner" ] || owner=$(stat -c %u:%g "$p")
+fi
+if [ -n "$owner" ]; then
+  chown "$owner" "$part" 2>/dev/null || [ "$(stat -L -c %u /proc/self)" -ne 0 ] || exit {UNWRITABLE}
+fi
+chmod "${{mode:-644}}" "$part" && mv -f "$part" "$p" || exit {UNWRITABLE}
+"""
+)
+"""Arguments: path, name, id, size, hash (or empty), mode, owner. Gives the content its name, in one step."""
+
+_TREE_PLACE = f"""
+p=$1 id=$2
+if [ -d "$p" ]; then
+  stage=${{p%/}}/.kubelore-$id
+else
+  [ ! -e "$p" ] && [ ! -L "$p" ] || exit {TAKEN}
+  folder=${{p%/*}}
+  [ -d "$folder/" ] || exit {ABSENT}
+  stage=$folder/.kubelore-$id
+fi
+[ ! -L "$stage" ] || exit {TAKEN}
+"""
+
+TAKE_TREE = (
+    _TREE_PLACE
+    + f"""
+check=$3
+rm -rf "$stage"
+mkdir "$stage" 2>/dev/null || exit {UNWRITABLE}
+echo 0
+unpack() {{ tar -xpf - -C "$stage" && cat >/dev/null; echo "status $?" >&4; }}
+if [ "$check" = 1 ]; then
+  {{ {{ tee /dev/fd/3 3>&1 >&6 | sha256sum >&4; }} 6>&1 | unpack; }} 4>&2
+else
+  unpack 4>&2
+fi
+"""
+)
+"""Arguments: path, id, check. Takes an archive and unpacks it beside its place."""
+
+KEEP_TREE = (
+    _TREE_PLACE
+    + f"""
+fail() {{ printf '%s\\n' "$2" >&2; exit "$1"; }}
+merge() {{
+  for f in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+    if [ -d "$f" ] && [ ! -L "$f" ]; then
+      t=$2/${{f##*/}}
+      if [ -L "$t" ]; then fail {LINKED} "$t"; fi
+      if [ -d "$t" ]; then merge "$f" "$t"; continue; fi
+    elif [ -e "$f" ] || [ -L "$f" ]; then
+      t=$2/${{f##*/}}
+      if [ -d "$t" ]; then fail {LINKED} "$t"; fi
+    else continue
+    fi
+    mv -f "$f" "$t" || fail {UNWRITABLE} "$t"
+  done
+}}
+if [ -d "$p" ]; then merge "$stage" "$p" && rm -rf "$stage"; else mv "$stage" "$p" || exit {UNWRITABLE}; fi
+"""
+)
+"""Arguments: path, id. Gives what was unpacked its place."""
+
+DROP = 'p=$1 id=$2; rm -rf "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id"'
+"""Arguments: path, id. Removes what an upload left behind."""
