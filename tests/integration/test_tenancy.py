@@ -15,6 +15,7 @@ import base64
 import itertools
 import json
 import secrets
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ import pytest_asyncio
 from kubelore.common.bus.feed_window import Position
 from kubelore.common.kube import AddressPolicy, KubeClient, ResourceType, read_kubeconfig
 from kubelore.common.kube.resource_type import NAMESPACES
+from kubelore.kubesim import podlife
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.lab.waiting import wait_for
 
@@ -140,6 +142,9 @@ async def tenancy(kubelore) -> AsyncIterator[Tenancy]:
         made = Tenancy(kubelore, clients, theirs, hidden, {theirs, hidden})
         for name in clients:
             await _furnish(made, name)
+        pod = made.new("pod")
+        for simulated in fleet:
+            simulated.state.seed_object("pods", _running_pod(pod, made.hidden))
         for number, name in enumerate(clients):
             stack.push_async_callback(kubelore.remove, name)
             await kubelore.onboard(name, fleet[number].kubeconfig, **_marks(made, name))
@@ -151,6 +156,23 @@ async def tenancy(kubelore) -> AsyncIterator[Tenancy]:
             await made.admin.delete(f"/api/tokens/{token['id']}")
         await made.admin.delete(f"/api/k8s/groups/{made.one('group')}")
         await made.admin.delete(f"/api/k8s/yaml/backup/policies/{made.one('policy')}")
+
+
+def _running_pod(name: str, namespace: str) -> dict[str, Any]:
+    """A pod whose log names it."""
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app": name},
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": "2026-11-01T00:00:00Z",
+        },
+        "spec": {"containers": [{"name": "web", "image": "registry.example/web:1"}]},
+    }
+    return {**pod, "status": podlife.running(pod, "2026-11-01T00:00:00Z")}
 
 
 async def _furnish(made: Tenancy, cluster: str) -> None:
@@ -274,8 +296,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
     ids = objects
     if "tokens" in path:
         ids = [tenancy.other["id"]]
-    elif "containers/{id}" in path:
-        ids = [f"mine:{tenancy.hidden}:web-1:web", f"{tenancy.theirs}:{VISIBLE}:web-1:web"]
+    elif "/containers/{id}" in path:
+        ids = [f"{name}:{tenancy.hidden}:{tenancy.one('pod')}:web" for name in ("mine", tenancy.theirs)]
     elif "operations" in path:
         ids = [tenancy.operation]
     elif "yaml/restore" in path:
@@ -340,7 +362,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "number": ["1"],
         "session": ["container-ops-0." + "0" * 32],
         "path": ["/etc/hostname"],
-        "format": ["tar"] if path.endswith("load") else ["text"],
+        "format": ["tar"] if path.endswith("load") else ["text", "lines"],
         "upload": ["one"],
         "offset": ["1"],
         "size": ["1"],
@@ -350,6 +372,20 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "trailer": ["true"],
         "check": ["false"],
         "debug": ["false"],
+        "workload": [f"pods/{tenancy.one('pod')}", "deployments.apps/web"],
+        "container": ["*", "web"],
+        "follow": ["false"],
+        "tail": ["1"],
+        "previous": ["true"],
+        "plain": ["true"],
+        "levels": ["true"],
+        "prefix": ["true"],
+        "timestamps": ["true"],
+        "regex": ["."],
+        "ignore_case": ["true"],
+        "inverse": ["true"],
+        "level": ["info"],
+        "field": ["a"],
     }
 
 
@@ -812,7 +848,7 @@ def _positions(told: str) -> list[Position]:
 
 
 async def test_a_stream_shows_a_viewer_what_is_theirs_alone(tenancy) -> None:
-    watches = [one for one in await described(tenancy) if one.streams]
+    watches = [one for one in await described(tenancy) if one.streams and "logs" not in one.path]
     assert watches
     async with AsyncExitStack() as stack:
         everything = await Stream.open(stack, tenancy.admin, Call("GET", watches[0].path))
@@ -834,6 +870,19 @@ async def test_a_stream_shows_a_viewer_what_is_theirs_alone(tenancy) -> None:
     signed = [stream.call.query for stream in opened if SIGN in stream.told]
     assert () in signed
     assert (("type", "configmaps"), ("namespace", VISIBLE)) in signed
+
+
+async def test_a_stream_of_logs_shows_a_viewer_what_is_theirs_alone(tenancy) -> None:
+    streams = [one for one in await described(tenancy) if one.streams and "logs" in one.path]
+    assert streams
+    seen = ""
+    for call in (call for one in streams for call in one.calls(tenancy)):
+        query = (*(one for one in call.query if one[0] != "follow"), ("follow", "false"))
+        ending = replace(call, query=query)
+        answer = await ending.send(tenancy.viewer)
+        assert not tenancy.shown(answer.text, ending.said()), f"{ending} showed {answer.text[:2000]}"
+        seen += (await ending.send(tenancy.admin)).text
+    assert tenancy.one("pod") in seen
 
 
 async def _stir(tenancy: Tenancy) -> list[str]:

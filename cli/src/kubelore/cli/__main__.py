@@ -28,6 +28,7 @@ from kubelore.cli import (
     history,
     keeping,
     keyring,
+    logs,
     operations,
     overview,
     restore,
@@ -92,6 +93,7 @@ app.add_typer(clusters.app, name="clusters")
 app.command("get")(get.get)
 app.command("describe")(describe.describe)
 app.command("watch")(watch.watch)
+app.command("logs")(logs.logs)
 app.command("history")(history.history)
 app.command("diff")(history.diff)
 app.command("blame")(history.blame)

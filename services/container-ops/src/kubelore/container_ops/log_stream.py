@@ -132,9 +132,15 @@ class ManyLogs:
                 if first:
                     first = False
                     self._sighted += 1
+                    self._say_when_empty()
                     self._woken.set()
                 if not self._asked.follow:
                     return
+
+    def _say_when_empty(self) -> None:
+        if self._sighted == len(self._chosen) and not self._sources:
+            text = "no container that has run is selected" + (": waiting" if self._asked.follow else "")
+            self._notices.append(self._renderer.event("note", {"kind": "none", "text": text}))
 
     def _see(self, sighting: Sighting, *, first: bool) -> None:
         container = sighting.container

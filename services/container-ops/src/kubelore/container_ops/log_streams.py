@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import msgspec
+
 from kubelore.common.bus import Bus, Service
 from kubelore.common.bus.sessions import Session, SessionEnded, new_session_id
 from kubelore.common.callers import current_caller
@@ -28,7 +30,7 @@ from kubelore.container_ops.house import House
 from kubelore.container_ops.log_stream import Chosen, ManyLogs
 from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.pods import named_container, read_pod
-from kubelore.container_ops.targets import PodSelection, select_workload
+from kubelore.container_ops.targets import PodSelection, pod_named, select_workload
 
 log = get_logger(__name__)
 
@@ -141,6 +143,8 @@ async def _chosen(reach: Reach, target: LogTarget) -> Chosen:
         if not caller.may_read(target.cluster, PODS.name, namespace, ""):
             raise NotFound(f"there is no namespace {namespace} in {target.cluster}")
     LabelSelector.parse(target.labels)
+    if pod := pod_named(target.workload):
+        target = msgspec.structs.replace(target, workload="", pod=pod)
     if not (target.workload or target.pod):
         selection = PodSelection(namespaces=target.namespaces, labels=target.labels)
         return Chosen(target.cluster, selection, target.containers)
@@ -152,9 +156,13 @@ async def _chosen(reach: Reach, target: LogTarget) -> Chosen:
             return Chosen(
                 target.cluster, await select_workload(reached, namespace, target.workload), target.containers
             )
-        wanted = ContainerId(target.cluster, namespace, target.pod, "".join(target.containers[:1])).checked()
-        named = named_container(await read_pod(reached, wanted), wanted)
-    return Chosen(target.cluster, PodSelection.of_pod(namespace, target.pod), (named.container,), target.pod)
+        wanted = ContainerId(target.cluster, namespace, target.pod).checked()
+        pod = await read_pod(reached, wanted)
+    containers = target.containers or (named_container(pod, wanted).container,)
+    for name in containers:
+        if not set(name) & set("*?"):
+            named_container(pod, ContainerId(target.cluster, namespace, target.pod, name))
+    return Chosen(target.cluster, PodSelection.of_pod(namespace, target.pod), containers, target.pod)
 
 
 def check_tail(tail: int | None) -> None:

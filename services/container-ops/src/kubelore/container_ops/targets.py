@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from kubelore.common.errors import BadRequest, UpstreamError
-from kubelore.common.kube.resource_type import PODS, ResourceType
+from kubelore.common.kube.resource_type import ResourceType
 from kubelore.common.kube.selectors import LabelSelector
 from kubelore.common.kube.type_names import one_type
 from kubelore.common.reach import Reached
@@ -76,12 +76,16 @@ async def select_workload(reached: Reached, namespace: str, workload: str) -> Po
             f"{workload[:120]!r} names no workload", remedy="Write deployments.apps/web, or deploy/web."
         )
     resource_type = await reached.find(lambda types: one_type(type_name, types))
-    if resource_type.name == PODS.name:
-        return PodSelection.of_pod(namespace, name)
     raw = await reached.client.get(resource_type, namespace, name)
     if resource_type.name == "cronjobs.batch":
         return PodSelection(namespaces=(namespace,), labels=_JOB_NAME, owner=f"{resource_type.name}/{name}")
     return PodSelection(namespaces=(namespace,), labels=pod_labels(raw, resource_type, name))
+
+
+def pod_named(workload: str) -> str:
+    """The name in `pods/web-x`; empty for any other workload."""
+    type_name, _, name = workload.partition("/")
+    return name if type_name.lower() in ("pods", "pod", "po") else ""
 
 
 def pod_labels(raw: bytes, resource_type: ResourceType, name: str) -> str:
