@@ -86,6 +86,14 @@ MINIO = Recipe(
     minutes=4,
 )
 
+STERN = Recipe(
+    name="stern",
+    module="github.com/stern/stern",
+    version="v1.33.1",
+    packages={"stern": "github.com/stern/stern"},
+    minutes=3,
+)
+
 # The lab's own: its source lies in this package, and it requires nothing.
 IDLE = Recipe(
     name="idle",
@@ -98,4 +106,4 @@ IDLE = Recipe(
 
 CONTROL_PLANE = (ETCD, KUBERNETES)
 NODE = (*CONTROL_PLANE, METRICS_SERVER, IDLE)
-ALL = (*NODE, MINIO)
+ALL = (*NODE, MINIO, STERN)

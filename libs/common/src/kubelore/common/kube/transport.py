@@ -32,7 +32,7 @@ MAX_BODY = 256 * 1024 * 1024
 MAX_ERROR_BODY = 64 * 1024
 MAX_FRAME = 4 * 1024 * 1024
 REQUEST_CONNECTIONS = 16
-STREAM_CONNECTIONS = 512
+STREAM_CONNECTIONS = 4096
 CONNECT_TIMEOUT_S = 5.0
 # API servers close idle connections after some minutes; dropping them first avoids most broken requests.
 KEEPALIVE_S = 45.0
