@@ -31,6 +31,7 @@ from kubelore.cli import (
     logs,
     operations,
     overview,
+    replay,
     restore,
     rollback,
     up,
@@ -135,6 +136,9 @@ app.add_typer(rollout, name="rollout")
 app.command("exec")(execution.execute)
 app.command("operations")(operations.operations)
 app.add_typer(exec_policy.app, name="exec-policy")
+# Inside the containers.
+app.command("attach")(replay.attach)
+app.command("replay")(replay.replay)
 # For the shell.
 app.command("completion")(completion.completion)
 

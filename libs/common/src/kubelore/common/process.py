@@ -17,8 +17,18 @@ from kubelore.common.settings import CommonSettings
 S = TypeVar("S", bound=CommonSettings)
 
 
-def run(service: str, settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+def run(
+    service: str,
+    settings: S,
+    main: Callable[[S, asyncio.Event], Awaitable[None]],
+    *,
+    fast: bool = True,
+) -> None:
     """Run `main(settings, stopping)` until it returns; SIGTERM and SIGINT set `stopping`.
+
+    `fast` is uvloop. Its TLS loses what a peer sent before it closed, when
+    reading was paused by then: a service that reads streams to their end at the
+    speed of somebody else needs asyncio's own loop (docs/decisions/0111).
 
     Exits with 1 and one clear line when a typed error ends the service; any
     other exception leaves its traceback in the log.
@@ -26,7 +36,7 @@ def run(service: str, settings: S, main: Callable[[S, asyncio.Event], Awaitable[
     telemetry.configure(service, settings)
     log = telemetry.get_logger(service)
     try:
-        uvloop.run(_until_stopped(settings, main))
+        (uvloop.run if fast else asyncio.run)(_until_stopped(settings, main))
     except KubeloreError as error:
         log.error("service ended", reason=error.reason, detail=error.detail, remedy=error.remedy)
         sys.exit(1)

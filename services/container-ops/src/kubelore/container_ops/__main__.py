@@ -95,4 +95,4 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    process.run(SERVICE, ContainerOpsSettings(), main)
+    process.run(SERVICE, ContainerOpsSettings(), main, fast=False)
