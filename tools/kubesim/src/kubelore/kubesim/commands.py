@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
 
+from .file_commands import file_commands
 from .sandbox import SandboxError
 from .shell import Command, Process, Shell
 
@@ -149,13 +151,6 @@ async def _test(process: Process) -> int:
     return 1
 
 
-async def _mkdir(process: Process) -> int:
-    options, operands = _split(process)
-    for operand in operands:
-        process.tree.make_dir(process.path(operand), parents="p" in options)
-    return 0
-
-
 async def _rm(process: Process) -> int:
     options, operands = _split(process)
     for operand in operands:
@@ -181,10 +176,21 @@ async def _head(process: Process) -> int:
             await process.stdout(bytes(min(left, _PIECE)))
             left -= _PIECE
         return 0
-    data = await _inputs(process, operands)
     if "c" in options:
-        return await _emit(process, data[: int(options["c"])])
+        return await _first(process, operands, int(options["c"]))
+    data = await _inputs(process, operands)
     return await _emit(process, b"".join(data.splitlines(keepends=True)[: int(options.get("n", "10"))]))
+
+
+async def _first(process: Process, operands: list[str], left: int) -> int:
+    """So many bytes; of its input it waits for no more than those."""
+    if operands:
+        return await _emit(process, (await _inputs(process, operands))[:left])
+    while left > 0 and (piece := await process.stdin.read()):
+        await process.stdout(piece[:left])
+        process.stdin.unread(piece[left:])
+        left -= len(piece[:left])
+    return 0
 
 
 async def _tail(process: Process) -> int:
@@ -219,12 +225,6 @@ async def _digest(process: Process) -> int:
     for operand in operands or ["-"]:
         data = await _inputs(process, [operand])
         await process.print(f"{hashlib.new(name, data).hexdigest()}  {operand}\n")
-    return 0
-
-
-async def _env(process: Process) -> int:
-    for key, value in process.env.items():
-        await process.print(f"{key}={value}\n")
     return 0
 
 
@@ -272,13 +272,13 @@ async def _date(process: Process) -> int:
 
 async def _sh(process: Process) -> int:
     """`sh -c SCRIPT`, `sh FILE`, or lines from stdin."""
-    shell = Shell(process, COMMANDS)
     match process.args[1:]:
-        case ["-c" | "-ec" | "-lc", script, *_]:
-            return await shell.run(script)
+        case ["-c" | "-ec" | "-lc", script, *words]:
+            numbered = {str(number): word for number, word in enumerate(words)}
+            return await Shell(replace(process, env=process.env | numbered), COMMANDS).run(script)
         case [name, *_] if not name.startswith("-"):
-            return await shell.run(process.tree.read(process.path(name)).decode())
-    status = 0
+            return await Shell(process, COMMANDS).run(process.tree.read(process.path(name)).decode())
+    shell, status = Shell(process, COMMANDS), 0
     while shell.exited is None and (line := await process.stdin.line()) is not None:
         status = await shell.run(line.decode(errors="replace"))
     return status if shell.exited is None else shell.exited
@@ -288,12 +288,10 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("sh", "bash", "ash"), _sh),
     **dict.fromkeys(("test", "["), _test),
     **dict.fromkeys(("sha256sum", "md5sum", "sha1sum"), _digest),
-    **dict.fromkeys(("env", "printenv"), _env),
     "echo": _echo,
     "cat": _cat,
     "ls": _ls,
     "tar": _tar,
-    "mkdir": _mkdir,
     "rm": _rm,
     "touch": _touch,
     "head": _head,
@@ -314,3 +312,5 @@ COMMANDS: dict[str, Command] = {
     "uname": _says("Linux\n"),
     "ps": _says("PID   USER     TIME  COMMAND\n    1 root      0:00 simulated\n"),
 }
+COMMANDS |= file_commands(COMMANDS)
+COMMANDS["printenv"] = COMMANDS["env"]

@@ -25,6 +25,8 @@ class Node:
     data: bytes | None = None
     mode: int = 0o644
     modified: float = field(default_factory=time.time)
+    uid: int = 0
+    gid: int = 0
 
     @property
     def is_dir(self) -> bool:
@@ -98,6 +100,17 @@ class FileTree:
             raise SandboxError(f"{path}: Is a directory")
         for gone in [path, *below] if path != "/" else below:
             del self._nodes[gone]
+
+    def move(self, path: str, to: str) -> None:
+        """Give a file or a directory another name; a file that has that name is replaced."""
+        node, target = self.node(path), self.get(to)
+        if (to + "/").startswith(path + "/"):
+            raise SandboxError(f"{path}: Invalid argument")
+        if target is not None and target.is_dir != node.is_dir:
+            raise SandboxError(f"{to}: {'Is' if target.is_dir else 'Not'} a directory")
+        self._need_parent(to, parents=False)
+        for name in [path, *self.below(path)]:
+            self._nodes[to + name[len(path) :]] = self._nodes.pop(name)
 
     def below(self, path: str) -> list[str]:
         """Every path under a directory, sorted."""
