@@ -357,7 +357,7 @@ class TestImages:
         assert {name: box.flavour for name, box in found.items()} == {
             "gnu": "gnu",
             "busybox": "busybox",
-            "notar": "busybox",
+            "notar": "gnu",
         }
         assert [name for name, box in found.items() if "tar" not in box.tools] == ["notar"]
 

@@ -26,6 +26,7 @@ _SHOWN = 300
 _READ_ONLY = "Files of this mount come from elsewhere: change its ConfigMap, Secret, image or volume."
 _SAID: tuple[tuple[bytes, type[KubeloreError], str], ...] = (
     (b"No such file or directory", NotFound, "List its directory to see what is there."),
+    (b"nonexistent directory", NotFound, "List its directory to see what is there."),
     (b"Permission denied", Forbidden, "The container's user may not; an exec has that user's rights."),
     (b"Operation not permitted", Forbidden, "The container's user may not; an exec has that user's rights."),
     (b"Read-only file system", Conflict, _READ_ONLY),

@@ -30,6 +30,7 @@ from kubelore.gateway.documentation import describe
 from kubelore.gateway.event_stream import Slots
 from kubelore.gateway.exec_policies import exec_policy_routes
 from kubelore.gateway.fanout import FanOut
+from kubelore.gateway.files import file_routes
 from kubelore.gateway.groups import group_routes
 from kubelore.gateway.idempotency import Idempotency
 from kubelore.gateway.keeping import keeping_routes
@@ -124,6 +125,7 @@ def build_app(
     app.include_router(terminal_routes(bus, sockets, settings.public_url))
     app.include_router(backup_routes(bus, roster, continuation))
     app.include_router(exec_policy_routes(bus))
+    app.include_router(file_routes(bus, continuation))
     app.include_router(container_routes(bus, roster, continuation))
     app.include_router(container_log_routes(bus, continuation))
     app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches)))

@@ -22,7 +22,7 @@ DISTROLESS = "kubelore.local/distroless:1"
 GNU = "kubelore.local/gnu:1"
 """bash, coreutils, findutils, tar and gzip of the machine's own Debian, with the libraries they need."""
 NOTAR = "kubelore.local/notar:1"
-"""busybox's applets but for tar, and nothing by the name of busybox that could stand in for it."""
+"""The same without tar and gzip; a busybox without tar would find its own built in."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _FOREVER = "2147483647"
@@ -57,8 +57,8 @@ def lab_images(busybox: Path, idle: Path) -> list[Image]:
         Image(PAUSE, waiting, ["/idle"], {}),
         Image(DISTROLESS, waiting, ["/idle"], {}),
         _busybox_image(busybox),
-        _busybox_image_without_tar(busybox),
-        gnu_image(),
+        gnu_image(GNU),
+        gnu_image(NOTAR, without=("tar", "gzip")),
     ]
 
 
@@ -86,31 +86,21 @@ def write_archive(image: Image, path: Path) -> None:
 
 
 def _busybox_image(busybox: Path) -> Image:
+    applets = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True).stdout
     files = {"bin/busybox": busybox.read_bytes(), **_ACCOUNTS}
-    links = {f"bin/{applet}": "busybox" for applet in _applets(busybox) if applet != "busybox"}
+    links = {f"bin/{applet}": "busybox" for applet in applets.split() if applet != "busybox"}
     return Image(BUSYBOX, files, ["/bin/sleep", _FOREVER], links, _FOLDERS)
 
 
-def _busybox_image_without_tar(busybox: Path) -> Image:
-    files = {"bin/sh": busybox.read_bytes(), **_ACCOUNTS}
-    links = {f"bin/{one}": "sh" for one in _applets(busybox) if one not in ("busybox", "sh", "tar")}
-    return Image(NOTAR, files, ["/bin/sleep", _FOREVER], links, _FOLDERS)
-
-
-def _applets(busybox: Path) -> list[str]:
-    listed = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True)
-    return listed.stdout.split()
-
-
-def gnu_image() -> Image:
+def gnu_image(name: str, without: tuple[str, ...] = ()) -> Image:
     """An image of the machine's own GNU programs. Raises LabUnavailableError where it has none."""
-    programs = {name: Path(find_program(name)) for name in _GNU_PROGRAMS.split()}
+    programs = {one: Path(find_program(one)) for one in _GNU_PROGRAMS.split() if one not in without}
     libraries = {Path(found) for program in programs.values() for found in _libraries(program)}
-    files = {f"usr/bin/{name}": path.read_bytes() for name, path in programs.items()}
+    files = {f"usr/bin/{one}": path.read_bytes() for one, path in programs.items()}
     files |= {str(path).lstrip("/"): path.read_bytes() for path in libraries}
     links = {"bin/sh": "../usr/bin/bash", "bin/bash": "../usr/bin/bash"}
     return Image(
-        GNU,
+        name,
         {**files, **_ACCOUNTS},
         ["/usr/bin/sleep", "infinity"],
         links,
