@@ -84,12 +84,17 @@ def to_bytes(text: str, encoding: TextEncoding, line_ends: str = "") -> bytes:
 
 def line_ends_of(text: str) -> LineEnds:
     """Which line ends a text has."""
-    names: dict[str, LineEnds] = {"\r\n": "crlf", "\r": "cr", "\n": "lf"}
-    found = [names[one] for one in set(_ANY_END.findall(text))]
-    if not found:
-        return "none"
-    one: LineEnds = found[0] if len(found) == 1 else "mixed"
-    return one
+    match sorted(set(_ANY_END.findall(text))):
+        case []:
+            return "none"
+        case ["\n"]:
+            return "lf"
+        case ["\r\n"]:
+            return "crlf"
+        case ["\r"]:
+            return "cr"
+        case _:
+            return "mixed"
 
 
 def _decoded(content: bytes, encoding: TextEncoding) -> str | None:
