@@ -386,6 +386,7 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "inverse": ["true"],
         "level": ["info"],
         "field": ["a"],
+        "encoding": ["utf-8"],
     }
 
 
@@ -569,6 +570,26 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/k8s/yaml/backup/policies/{policy}"): {"paused": False},
     ("POST", "/api/k8s/containers/{id}/exec/terminal"): {"command": ["id"]},
     ("POST", "/api/k8s/containers/{id}/files/upload"): Body(b"x", "application/octet-stream"),
+    **{
+        ("POST", f"/api/k8s/containers/{{id}}/files/{change}"): {"path": "/tmp/x", **more}
+        for change, more in {
+            "chmod": {"mode": "0600"},
+            "chown": {"owner": "root"},
+            "mkdir": {},
+            "rename": {"to": "/tmp/y"},
+            "delete": {"recursive": True},
+        }.items()
+    },
+    ("PUT", "/api/k8s/containers/{id}/files/content"): {"content": "x"},
+    ("POST", "/api/k8s/containers/{id}/files/batch"): {
+        "operations": [{"action": "mkdir", "path": "/tmp/x"}, {"action": "delete", "path": "/tmp/x"}]
+    },
+    ("POST", "/api/k8s/containers/files/batch"): lambda tenancy: [
+        {
+            "containers": [f"mine:{tenancy.hidden}:web-1:web", f"{tenancy.theirs}:{VISIBLE}:web-1:web"],
+            "operations": [{"action": "mkdir", "path": "/tmp/x"}],
+        }
+    ],
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
@@ -631,6 +652,8 @@ SHOWS_NONE = {
     "/api/k8s/containers/operations/{id}/recording": "nothing, where no terminal was open",
     "/api/k8s/containers/{id}/files/upload": "a number",
     "/api/k8s/containers/{id}/files/download": "nothing, where no pod runs",
+    "/api/k8s/containers/{id}/files": "nothing, where no pod runs",
+    "/api/k8s/containers/{id}/files/content": "nothing, where no pod runs",
     "/api/k8s/yaml/parked": "nothing, where nothing is parked",
     "/api/k8s/yaml/policies": "rules, of which none is set",
     "/api/k8s/yaml/policies/{cluster}": "rules, and the cluster that was asked for",

@@ -49,7 +49,9 @@ def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
             assert list(answer["content"]) == ["application/problem+json"], (name, code)
 
 
-def test_only_kubeconfigs_objects_and_commands_that_are_refused_are_unprocessable(document: dict[str, Any]) -> None:
+def test_only_kubeconfigs_objects_and_commands_that_are_refused_are_unprocessable(
+    document: dict[str, Any],
+) -> None:
     unprocessable = {name for name, found in operations(document).items() if "422" in found["responses"]}
     kubeconfigs = {name for name in unprocessable if name.split(" ")[1].startswith("/api/k8s/clusters/")}
     assert kubeconfigs == {
@@ -59,6 +61,13 @@ def test_only_kubeconfigs_objects_and_commands_that_are_refused_are_unprocessabl
     }
     assert unprocessable - kubeconfigs == {
         "POST /api/k8s/containers/{id}/exec/terminal",
+        *(
+            f"POST /api/k8s/containers/{{id}}/files/{change}"
+            for change in ("batch", "chmod", "chown", "delete", "mkdir", "rename")
+        ),
+        "GET /api/k8s/containers/{id}/files/content",
+        "PUT /api/k8s/containers/{id}/files/content",
+        "POST /api/k8s/containers/files/batch",
         "POST /api/k8s/unified/batch",
         "POST /api/k8s/unified/apply",
         "PATCH /api/k8s/unified/resources/{id}",
