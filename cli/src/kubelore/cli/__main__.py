@@ -24,6 +24,7 @@ from kubelore.cli import (
     exec_policy,
     execution,
     export,
+    files,
     get,
     history,
     keeping,
@@ -134,6 +135,9 @@ rollout.callback()(lambda: None)
 app.add_typer(rollout, name="rollout")
 # Inside the containers.
 app.command("exec")(execution.execute)
+app.command("ls")(files.ls)
+app.command("edit-file")(files.edit_file)
+app.add_typer(files.app, name="files")
 app.command("operations")(operations.operations)
 app.add_typer(exec_policy.app, name="exec-policy")
 # Inside the containers.

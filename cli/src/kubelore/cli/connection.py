@@ -174,9 +174,9 @@ class Api:
         """The parsed answer."""
         return self._call("PATCH", path, json=body)
 
-    def put(self, path: str, body: Any) -> Any:
+    def put(self, path: str, body: Any, *, headers: dict[str, str] | None = None) -> Any:
         """The parsed answer."""
-        return self._call("PUT", path, json=body)
+        return self._call("PUT", path, json=body, headers=headers)
 
     def delete(self, path: str) -> Any:
         """The parsed answer."""

@@ -131,19 +131,23 @@ def without_notes(text: str) -> str:
     return "".join(lines)
 
 
-def edited(text: str) -> str:
-    """What the user's editor ($KUBE_EDITOR, $EDITOR, vi) makes of a text. Raises BadParameter when it fails."""
+def edited(text: str, name: str = "object.yaml", newline: str | None = None) -> str:
+    """What the user's editor ($KUBE_EDITOR, $EDITOR, vi) makes of a text. Raises BadParameter when it fails.
+
+    With an empty `newline` line ends are left as the text and the editor have them.
+    """
     command = os.environ.get("KUBE_EDITOR") or os.environ.get("EDITOR") or "vi"
     with tempfile.TemporaryDirectory(prefix="kubelore-") as folder:
-        file = Path(folder) / "object.yaml"
-        file.write_text(text)
+        file = Path(folder) / name
+        file.write_text(text, encoding="utf-8", newline=newline)
         try:
             ended = subprocess.run([*shlex.split(command), str(file)], check=False).returncode
         except (OSError, ValueError) as error:
             raise typer.BadParameter(f"the editor {command!r} cannot be started: {error}") from error
         if ended:
             raise typer.BadParameter(f"the editor {command!r} ended with {ended}")
-        return file.read_text()
+        with file.open(encoding="utf-8", newline=newline) as read:
+            return read.read()
 
 
 def _text(api: Api, path: str, branch: str) -> dict[str, Any]:
