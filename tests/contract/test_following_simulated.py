@@ -22,6 +22,7 @@ from kubelore.container_ops.following import LogGap, LogNote, follow_container
 from kubelore.container_ops.line_content import level_of
 from kubelore.kubesim.app import SimulatedFleet
 from kubelore.kubesim.logs import OPTIONS
+from kubelore.kubesim.simulated import SimulatedCluster
 from kubelore.lab.waiting import wait_for
 
 POLICY = AddressPolicy(allow_private=True)
@@ -31,8 +32,9 @@ NUMBER = re.compile(rb"line (\d+)")
 class Simulated:
     """A simulated cluster, where pods log as their annotation says."""
 
-    def __init__(self, client: KubeClient) -> None:
+    def __init__(self, client: KubeClient, cluster: SimulatedCluster) -> None:
         self.client = client
+        self.cluster = cluster
 
     async def start(self, name: str, options: str) -> ContainerId:
         pod = {
@@ -71,7 +73,7 @@ async def simulated() -> AsyncIterator[Simulated]:
         SimulatedFleet(clusters=0, demo=True) as fleet,
         KubeClient(read_kubeconfig(fleet[0].kubeconfig, None, POLICY), POLICY) as client,
     ):
-        yield Simulated(client)
+        yield Simulated(client, fleet[0])
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +117,55 @@ async def test_long_lines_and_levels_come_through(simulated: Simulated) -> None:
                 if len(levels) == 4:
                     break
     assert levels == {"debug", "info", "warn", "error"}
+
+
+async def test_an_api_server_that_goes_and_comes_back_loses_and_repeats_nothing(simulated: Simulated) -> None:
+    target = await simulated.start("broken", "rate=200")
+    log = follow_container(Reached(simulated.client, 1), target)
+    found: list[int] = []
+    kinds: list[str] = []
+    cluster = simulated.cluster
+    async with asyncio.timeout(60), aclosing(log) as items:
+        async for item in items:
+            assert not isinstance(item, LogGap), item
+            if isinstance(item, LogNote):
+                kinds.append(item.kind)
+                if item.kind == "interrupted":
+                    await cluster.listen()
+                continue
+            before = len(found)
+            found += [int(match[1]) for line in item if (match := NUMBER.search(line.text))]
+            if before < 200 <= len(found):
+                await cluster.close()
+            if len(found) >= 800:
+                break
+    assert found == list(range(found[0], found[0] + len(found)))
+    assert kinds[:2] == ["interrupted", "resumed"]
+
+
+async def test_a_connection_that_is_cut_in_the_middle_of_a_line_is_mended(simulated: Simulated) -> None:
+    target = await simulated.start("cut", "rate=50 style=long")
+    log = follow_container(Reached(simulated.client, 1), target)
+    texts: list[bytes] = []
+    whole, cuts = True, 0
+    async with asyncio.timeout(60), aclosing(log) as items:
+        async for item in items:
+            assert not isinstance(item, LogGap), item
+            for line in item if isinstance(item, list) else ():
+                if whole:
+                    texts.append(b"")
+                texts[-1] += line.text
+                whole = line.whole
+                if not whole and cuts < 3:
+                    cuts += 1
+                    await simulated.cluster.close()
+                    await simulated.cluster.listen()
+            if len(texts) > 100:
+                break
+    numbers = [int(match[1]) for text in texts if (match := NUMBER.match(text))]
+    assert numbers == list(range(numbers[0], numbers[0] + len(texts)))
+    assert {len(text) for text in texts[:-1]} <= {*range(17, 30), *range(600_000, 600_020)}
+    assert cuts == 3
 
 
 def _marked(said: list[Any]) -> int:
