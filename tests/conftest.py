@@ -23,6 +23,9 @@ from kubelore.stack.embedded import Choices, EmbeddedStack
 from kubelore.stack.kept import Kept
 from kubelore.stack.layout import DataDirectory, ProcessState, RunningStack
 
+# No registry is in reach of the lab's node.
+os.environ.setdefault("KUBELORE_DEBUG_IMAGE", "kubelore.local/busybox:1")
+
 
 class Kubelore:
     """The API of a running stack, in the words of the tests."""

@@ -19,6 +19,7 @@ from kubelore.cli import (
     clusters,
     compare,
     completion,
+    copying,
     describe,
     editing,
     exec_policy,
@@ -118,6 +119,7 @@ app.add_typer(backup.app, name="backup")
 backup.app.add_typer(backup_policy.app, name="policy")
 backup.app.command("restore")(restore.restore)
 app.add_typer(restore.app, name="restore")
+app.command("cp")(copying.cp)
 # What is done to it.
 app.command("apply")(changing.apply)
 app.command("rollback")(rollback.rollback)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,6 +34,9 @@ REQUEST_S = 30.0
 
 SILENCE_S = 60.0
 """A stream of events that is silent for so long is dead: the server sends a sign of life more often."""
+
+TRANSFER_S = 600.0
+"""Of a file's content nothing may come for so long: what is unpacked or hashed says nothing meanwhile."""
 
 _MAX_EVENT = 32 * 1024 * 1024
 
@@ -228,6 +231,33 @@ class Api:
                 answer.read()
                 raise _problem(answer)
             yield int(answer.headers.get("content-length", 0)), answer.iter_bytes()
+
+    @contextlib.contextmanager
+    def stream(
+        self, path: str, headers: dict[str, str], **query: Any
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        """An answer of any length: its headers in small letters, and its content in pieces as they come."""
+        import httpx
+
+        timeout = httpx.Timeout(REQUEST_S, read=TRANSFER_S)
+        request = self._client.build_request(
+            "GET", path, params=_query(query), headers=headers, timeout=timeout
+        )
+        with _typed_errors(), contextlib.closing(self._client.send(request, stream=True)) as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise _problem(answer)
+            yield {name.lower(): value for name, value in answer.headers.items()}, answer.iter_raw()
+
+    def send(self, path: str, content: Iterator[bytes], **query: Any) -> Any:
+        """The parsed answer to a body that is made while it is sent."""
+        import httpx
+
+        timeout = httpx.Timeout(REQUEST_S, read=TRANSFER_S, write=TRANSFER_S)
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._call(
+            "POST", path, params=_query(query), content=content, headers=headers, timeout=timeout
+        )
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         with _typed_errors():

@@ -46,6 +46,7 @@ class Receiving:
         self._tree = request.form == "tar"
         self._id = request.upload or secrets.token_hex(8)
         self._checks = {"tee", "sha256sum"} <= box.tools
+        self._name = request.name.encode()
         self._said = Said()
         self._out = bytearray()
         self._changed = asyncio.Event()
@@ -69,16 +70,15 @@ class Receiving:
 
     async def _take(self, session: Session, opened: asyncio.Future[UploadOpened]) -> Uploaded:
         check = "01"[self._checks]
-        words: list[Word] = ["sh", "-c", scripts.TAKE_TREE, "sh", self._path, self._id, check]
+        words: list[Word] = ["sh", "-c", scripts.TAKE_TREE, "sh", self._path, self._id, self._name, check]
         if not self._tree:
-            name = self._asked.name.encode()
             words = [
                 "sh",
                 "-c",
                 scripts.TAKE,
                 "sh",
                 self._path,
-                name,
+                self._name,
                 self._id,
                 str(self._asked.offset),
                 check,
@@ -138,19 +138,18 @@ class Receiving:
         incoming.compare(account, whole)
         self._compare(incoming, code)
         if self._tree:
-            words: list[Word] = ["sh", "-c", scripts.KEEP_TREE, "sh", self._path, self._id]
+            words: list[Word] = ["sh", "-c", scripts.KEEP_TREE, "sh", self._path, self._id, self._name]
         else:
             resumed = account.sha256 if self._asked.offset else ""
             mode = "" if self._asked.mode is None else f"{self._asked.mode:o}"
             owner = "" if self._asked.uid is None else f"{self._asked.uid}:{self._asked.gid or 0}"
-            name = self._asked.name.encode()
             words = [
                 "sh",
                 "-c",
                 scripts.KEEP,
                 "sh",
                 self._path,
-                name,
+                self._name,
                 self._id,
                 str(whole),
                 resumed,
@@ -181,10 +180,12 @@ class Receiving:
     async def _drop(self) -> None:
         with suppress(KubeloreError, TimeoutError):
             async with asyncio.timeout(_DROP_S):
-                await self._box.run(self._reached, ["sh", "-c", scripts.DROP, "sh", self._path, self._id])
+                await self._box.run(
+                    self._reached, ["sh", "-c", scripts.DROP, "sh", self._path, self._id, self._name]
+                )
 
     def _place(self, into: bool) -> str:
-        return path_text(self._path.rstrip(b"/") + b"/" + self._asked.name.encode() if into else self._path)
+        return path_text(self._path.rstrip(b"/") + b"/" + self._name if into else self._path)
 
 
 class _Incoming:

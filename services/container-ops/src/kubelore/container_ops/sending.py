@@ -35,6 +35,7 @@ IDLE_S = 60.0
 MAX_SAID = 16 * 1024
 _FOLDER, _FILE, _KIND = 0o040000, 0o100000, 0o170000
 _HASH = re.compile(rb"^([0-9a-f]{64}) [ *]-$", re.MULTILINE)
+_WHOLE = re.compile(rb"^whole ([0-9a-f]{64})", re.MULTILINE)
 _STATUS = re.compile(rb"^status (\d+)$", re.MULTILINE)
 
 
@@ -62,6 +63,12 @@ class Said:
         return found[-1].decode() if found else ""
 
     @property
+    def whole(self) -> str:
+        """The hash of the whole file, where it was asked for."""
+        found = _WHOLE.findall(self._text)
+        return found[-1].decode() if found else ""
+
+    @property
     def status(self) -> int:
         """How the command said that it ended; -1 when it did not say."""
         found = _STATUS.findall(self._text)
@@ -84,20 +91,24 @@ class Sending:
         self._path = path
         self._checks = request.check and {"tee", "sha256sum"} <= box.tools
 
+    @property
+    def _check(self) -> str:
+        return "0" if not self._checks else "2" if self._asked.whole else "1"
+
     async def look(self) -> DownloadOpened:
         """What is there, without any of it. Raises NotFound, Forbidden, Invalid."""
         self._box.need(*scripts.FILE_TOOLS)
         ran = await self._box.run(self._reached, ["sh", "-c", scripts.LOOK, "sh", self._path])
         if ran.code:
             raise self._refusal(ran.code, ran.errors.decode(errors="replace"))
-        return self._opened(ran.out, "")
+        return self._opened(ran.out.rstrip(b"\n"), "")
 
     async def send(self, session: Session, opened: asyncio.Future[DownloadOpened]) -> Account:
         """Send the content. Raises what `look` does, and Altered or UpstreamError for what did not come whole."""
         self._box.need(*scripts.FILE_TOOLS)
         asked = self._asked
         start, length = str(asked.offset), str(-1 if asked.length is None else asked.length)
-        words = ["sh", "-c", scripts.SEND, "sh", self._path, start, length, "01"[self._checks]]
+        words = ["sh", "-c", scripts.SEND, "sh", self._path, start, length, self._check]
         said = Said()
         async with await self._box.start(self._reached, words, idle_s=IDLE_S) as stream:
             head, rest = await self._head(stream, said)
@@ -105,11 +116,15 @@ class Sending:
             outgoing = _Outgoing(session)
             if told.kind == "tree":
                 self._box.need("tar")
+            if told.kind == "tree":
+                opened.set_result(told)
+                return await self._tree(stream, rest, said, outgoing, told)
+            if told.length:
+                opened.set_result(told)
+                return await self._file(stream, rest, said, outgoing, told.length)
+            # Nothing of it is to be sent, so that only the answer itself can say that this is wrong.
+            account = await self._file(stream, rest, said, outgoing, 0)
             opened.set_result(told)
-            if told.kind == "file":
-                account = await self._file(stream, rest, said, outgoing, told.length)
-            else:
-                account = await self._tree(stream, rest, said, outgoing, told)
             return account
 
     async def _head(self, stream: ExecStream, said: Said) -> tuple[bytes, bytes]:
@@ -145,7 +160,7 @@ class Sending:
             )
         await outgoing.flush()
         self._compare(said, own.hexdigest())
-        return Account(size=length, sha256=own.hexdigest(), checked=self._checks)
+        return Account(size=length, sha256=own.hexdigest(), whole=said.whole, checked=self._checks)
 
     async def _tree(
         self, stream: ExecStream, rest: bytes, said: Said, outgoing: _Outgoing, told: DownloadOpened

@@ -37,12 +37,13 @@ content() {{
   fi
   a=$((start / 65536)) first=$((start % 65536 + 1))
   b=$(((start + length) / 65536)) last=$(((start + length) % 65536))
+  if [ "$check" = 2 ]; then echo "whole $(sha256sum < "$p")" >&4; fi
   if [ "$a" -eq "$b" ]; then blocks "$a" 1 | tail -c "+$first" | head -c "$length"; return; fi
   if [ "$first" -gt 1 ]; then blocks "$a" 1 | tail -c "+$first"; a=$((a + 1)); fi
   [ "$b" -eq "$a" ] || blocks "$a" "$((b - a))"
   [ "$last" -eq 0 ] || blocks "$b" 1 | head -c "$last"
 }}
-if [ "$check" = 1 ]; then
+if [ "$check" -gt 0 ]; then
   {{ {{ content; echo "status $?" >&4; }} | tee /dev/fd/3 3>&1 >&5 | sha256sum >&4; }} 4>&2 5>&1
 else
   content
@@ -50,7 +51,7 @@ else
 fi
 """
 )
-"""Arguments: path, start, length (-1: to the end as it is now), check (1 or 0).
+"""Arguments: path, start, length (-1: to the end as it is now), check (1 or 0; 2 for a hash of the whole file too).
 
 The line of `LOOK`, then the content. To stderr `status` and how it ended, and
 with `check` the hash.
@@ -84,7 +85,7 @@ umask 077
 if [ "$start" -gt 0 ]; then
   [ "$start" -eq "$have" ] || {{ echo "$have"; exit {ELSEWHERE}; }}
 else
-  : 2>/dev/null > "$part" || exit {UNWRITABLE}
+  true 2>/dev/null > "$part" || exit {UNWRITABLE}
 fi
 echo "$into"
 if [ "$check" = 1 ] && [ "$start" -eq 0 ]; then tee "$part" | sha256sum >&2; else cat >> "$part"; fi
@@ -111,7 +112,8 @@ chmod "${{mode:-644}}" "$part" && mv -f "$part" "$p" || exit {UNWRITABLE}
 """Arguments: path, name, id, size, hash (or empty), mode, owner. Gives the content its name, in one step."""
 
 _TREE_PLACE = f"""
-p=$1 id=$2
+p=$1 id=$2 name=$3 into=0
+if [ -n "$name" ] && [ -d "$p" ]; then p=${{p%/}}/$name into=1; fi
 if [ -d "$p" ]; then
   stage=${{p%/}}/.kubelore-$id
 else
@@ -126,10 +128,10 @@ fi
 TAKE_TREE = (
     _TREE_PLACE
     + f"""
-check=$3
+check=$4
 rm -rf "$stage"
 mkdir "$stage" 2>/dev/null || exit {UNWRITABLE}
-echo 0
+echo "$into"
 unpack() {{ tar -xpf - -C "$stage" && cat >/dev/null; echo "status $?" >&4; }}
 if [ "$check" = 1 ]; then
   {{ {{ tee /dev/fd/3 3>&1 >&6 | sha256sum >&4; }} 6>&1 | unpack; }} 4>&2
@@ -138,7 +140,7 @@ else
 fi
 """
 )
-"""Arguments: path, id, check. Takes an archive and unpacks it beside its place."""
+"""Arguments: path, id, name, check. Takes an archive and unpacks it beside its place."""
 
 KEEP_TREE = (
     _TREE_PLACE
@@ -161,7 +163,10 @@ merge() {{
 if [ -d "$p" ]; then merge "$stage" "$p" && rm -rf "$stage"; else mv "$stage" "$p" || exit {UNWRITABLE}; fi
 """
 )
-"""Arguments: path, id. Gives what was unpacked its place."""
+"""Arguments: path, id, name. Gives what was unpacked its place."""
 
-DROP = 'p=$1 id=$2; rm -rf "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id"'
-"""Arguments: path, id. Removes what an upload left behind."""
+DROP = """
+p=$1 id=$2 name=$3
+rm -rf "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id" "${p%/}/$name/.kubelore-$id"
+"""
+"""Arguments: path, id, name. Removes what an upload left behind."""

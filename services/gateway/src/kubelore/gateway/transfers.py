@@ -208,7 +208,7 @@ def _downloading(router: APIRouter, bus: Bus) -> None:
             there = await bus.request(transfers.DOWNLOAD, asked)
             asked.head = False
             if there.kind == "file" and if_range in ("", f'"{there.tag}"'):
-                asked.tag, partial = there.tag, True
+                asked.tag, partial, asked.whole = there.tag, True, trailer
                 if not _narrow(asked, there.size, wanted[1], wanted[2]):
                     headers = {"Content-Range": f"bytes */{there.size}"}
                     return status_problem(416, f"the file has {there.size} bytes", headers)

@@ -35,7 +35,8 @@ class Upload(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `path` is absolute. As `file` it is that of the file, or of an existing
     directory that the file is put into as `name`; as `tar` it is that of the
-    directory which the archive's entries are put into. `size` is in bytes, None
+    directory which the archive's entries are put into, or of an existing one that
+    the tree is put into as `name`. `size` is in bytes, None
     where nobody knows. An upload with an id can be taken up again: its content
     then begins at `offset`. `mode`, `uid` and `gid` are kept from a file that is
     replaced where they are None. With `debug` an image without the programs that
@@ -88,6 +89,8 @@ class Account(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     size: int
     sha256: str = ""
+    whole: str = ""
+    """Of a part of a file, the hash of all of it, where that was asked for."""
     entries: int = 0
     left_out: list[str] = []
     left_out_count: int = 0
@@ -112,7 +115,7 @@ class Download(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Without a `form` a file comes as it is and a directory as `tar`. With `tag`
     only the file that has it is read. `check` compares with a hash that the
-    container computes.
+    container computes, `whole` tells that of the whole file besides.
     """
 
     container: str
@@ -120,10 +123,9 @@ class Download(msgspec.Struct, kw_only=True, omit_defaults=True):
     form: Form | None = None
     offset: int = 0
     length: int | None = None
-    tail: bool = False
-    """Whether `length` counts from the end and `offset` does not matter."""
     tag: str = ""
     check: bool = True
+    whole: bool = False
     head: bool = False
     """Whether nothing but the answer is wanted: then no session is opened."""
     debug: bool = False
