@@ -1,4 +1,4 @@
-"""Files and trees into and out of containers of a real node, through the whole stack; kubectl and the kernel are the oracle."""
+"""Files and trees into and out of containers of a real node; kubectl and the kernel are the oracle."""
 
 from __future__ import annotations
 
@@ -151,7 +151,8 @@ async def test_a_file_that_is_replaced_keeps_mode_and_owner(box: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked,start,end", [("0-0", 0, 1), ("100-", 100, None), ("70000-140000", 70000, 140001), ("-5", -5, None)]
+    ("asked", "start", "end"),
+    [("0-0", 0, 1), ("100-", 100, None), ("70000-140000", 70000, 140001), ("-5", -5, None)],
 )
 @pytest.mark.parametrize("container", WITH_TAR)
 async def test_ranges_of_a_file(box: Box, container: str, asked: str, start: int, end: int | None) -> None:
@@ -290,7 +291,7 @@ async def test_half_an_archive_leaves_nothing(box: Box) -> None:
     assert "half" not in await box.run("gnu", "ls", "-a", "/tmp")
 
 
-@pytest.mark.parametrize("format,opened", [("tar", "r:"), ("tar.gz", "r:gz")])
+@pytest.mark.parametrize(("format", "opened"), [("tar", "r:"), ("tar.gz", "r:gz")])
 async def test_a_tree_as_an_archive_leaves_out_what_leads_out_of_it(
     box: Box, format: str, opened: Any
 ) -> None:
@@ -335,14 +336,14 @@ async def test_an_image_without_a_shell_is_copied_to_when_a_debug_container_is_a
 
 
 @pytest.mark.parametrize(
-    "path,status", [("/nope", 404), ("/dev/null", 422), ("relative", 400), ("/proc/self/status", 502)]
+    ("path", "status"), [("/nope", 404), ("/dev/null", 422), ("relative", 400), ("/proc/self/status", 502)]
 )
 async def test_what_cannot_be_downloaded_says_why(box: Box, path: str, status: int) -> None:
     got = await box.download("busybox", path)
     assert got.status_code == status, got.text
 
 
-@pytest.mark.parametrize("path,status", [("/nope/x", 404), ("/tmp", 422), ("/proc/x", 403)])
+@pytest.mark.parametrize(("path", "status"), [("/nope/x", 404), ("/tmp", 422), ("/proc/x", 403)])
 async def test_what_cannot_be_uploaded_says_why(box: Box, path: str, status: int) -> None:
     put = await box.upload("busybox", path, b"x")
     assert put.status_code == status, put.text

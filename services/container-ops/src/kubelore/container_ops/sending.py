@@ -116,7 +116,6 @@ class Sending:
             outgoing = _Outgoing(session)
             if told.kind == "tree":
                 self._box.need("tar")
-            if told.kind == "tree":
                 opened.set_result(told)
                 return await self._tree(stream, rest, said, outgoing, told)
             if told.length:
