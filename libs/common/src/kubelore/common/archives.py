@@ -13,8 +13,9 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from kubelore.common.errors import IntegrityError, Invalid, TooLarge
+from kubelore.common.errors import Invalid, TooLarge
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -38,11 +39,11 @@ _WITHOUT_CONTENT = (
 )
 
 
-class Broken(IntegrityError):
-    """The archive is no whole tar stream."""
+class Broken(Invalid):
+    """The archive is no whole tar stream (code `BrokenArchive`)."""
 
-    status = 502
-    reason = "BrokenArchive"
+    def __init__(self, detail: str, *, remedy: str | None = None, **extra: Any) -> None:
+        super().__init__(detail, remedy=remedy, code="BrokenArchive", **extra)
 
 
 class Sort(StrEnum):
@@ -210,9 +211,10 @@ def _apply(info: tarfile.TarInfo, words: dict[str, str]) -> None:
 
 
 class Unsafe(Invalid):
-    """An entry that leads out of the tree, or is of a sort that no tree may hold."""
+    """An entry that leads out of the tree, or is of a sort that no tree may hold (code `UnsafeEntry`)."""
 
-    reason = "UnsafeEntry"
+    def __init__(self, detail: str, *, remedy: str | None = None, **extra: Any) -> None:
+        super().__init__(detail, remedy=remedy, code="UnsafeEntry", **extra)
 
 
 class TreeRules:

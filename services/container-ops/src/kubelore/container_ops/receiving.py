@@ -115,12 +115,13 @@ class Receiving:
             if reader.done() and b"\n" not in self._out:
                 raise refusal(reader.result(), self._said.words, self._path)
         first = bytes(self._out).partition(b"\n")[0]
-        if reader.done() and reader.result() == scripts.ELSEWHERE:
+        if first.startswith(b"elsewhere "):
+            have = int(first.split()[1])
             raise Conflict(
-                f"the upload came to {first.decode()} bytes, not {self._asked.offset}",
+                f"the upload came to {have} bytes, not {self._asked.offset}",
                 remedy="Ask how far it is, and go on from there.",
                 code="OtherOffset",
-                offset=int(first),
+                offset=have,
             )
         return first == b"1"
 

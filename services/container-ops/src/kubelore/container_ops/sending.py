@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 from kubelore.common.bus.sessions import Session
 from kubelore.common.contracts.transfers import (
@@ -40,9 +41,10 @@ _STATUS = re.compile(rb"^status (\d+)$", re.MULTILINE)
 
 
 class Altered(UpstreamError):
-    """The container read or wrote other bytes than went over the way."""
+    """The container read or wrote other bytes than went over the way (code `ContentAltered`)."""
 
-    reason = "ContentAltered"
+    def __init__(self, detail: str, *, remedy: str | None = None, **extra: Any) -> None:
+        super().__init__(detail, remedy=remedy, code="ContentAltered", **extra)
 
 
 class Said:

@@ -83,7 +83,7 @@ TAKE = (
 start=$4 check=$5
 umask 077
 if [ "$start" -gt 0 ]; then
-  [ "$start" -eq "$have" ] || {{ echo "$have"; exit {ELSEWHERE}; }}
+  [ "$start" -eq "$have" ] || {{ echo "elsewhere $have"; exit {ELSEWHERE}; }}
 else
   true 2>/dev/null > "$part" || exit {UNWRITABLE}
 fi
@@ -91,7 +91,8 @@ echo "$into"
 if [ "$check" = 1 ] && [ "$start" -eq 0 ]; then tee "$part" | sha256sum >&2; else cat >> "$part"; fi
 """
 )
-"""Arguments: path, name, id, start, check. Says 1 when the path is a directory it puts the file into; takes content."""
+"""Arguments: path, name, id, start, check. Says 1 when the path is a directory it
+puts the file into, or where the upload is when that is not `start`; takes content."""
 
 KEEP = (
     _FILE_PLACE
