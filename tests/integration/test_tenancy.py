@@ -156,6 +156,8 @@ async def tenancy(kubelore) -> AsyncIterator[Tenancy]:
             await made.admin.delete(f"/api/tokens/{token['id']}")
         await made.admin.delete(f"/api/k8s/groups/{made.one('group')}")
         await made.admin.delete(f"/api/k8s/yaml/backup/policies/{made.one('policy')}")
+        await made.admin.delete(f"/api/k8s/logs/policies/{made.one('logged')}")
+        await made.admin.delete(f"/api/k8s/logs/alerts/{made.one('watched')}")
 
 
 def _running_pod(name: str, namespace: str) -> dict[str, Any]:
@@ -248,6 +250,10 @@ async def _act(made: Tenancy) -> None:
     policy = {"name": made.new("policy"), "schedule": "0 3 * * *", "clusters": [made.theirs], "paused": True}
     answer = await made.admin.post("/api/k8s/yaml/backup/policies", json=policy)
     assert answer.status_code == 201, answer.text
+    for rules, what in (("policies", "logged"), ("alerts", "watched")):
+        rule = {"name": made.new(what), "scope": {"clusters": [made.theirs]}, "paused": True}
+        answer = await made.admin.post(f"/api/k8s/logs/{rules}", json=rule)
+        assert answer.status_code == 201, answer.text
 
     async def recorded() -> bool:
         histories = [await made.admin.get(f"/api/k8s/yaml/versions/{quote(one)}") for one in made.ids()]
@@ -358,7 +364,9 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "rv": ["1"],
         "propagation": ["Foreground"],
         "grace_period_s": ["0"],
-        "policy": [tenancy.one("policy")],
+        "policy": [tenancy.one("policy"), tenancy.one("logged")],
+        "alert": [tenancy.one("watched")],
+        "logs": ["true"],
         "number": ["1"],
         "session": ["container-ops-0." + "0" * 32],
         "path": ["/etc/hostname"],
@@ -556,6 +564,10 @@ def _snapshots(tenancy: Tenancy) -> list[dict[str, Any]]:
     ]
 
 
+def _log_rules(tenancy: Tenancy) -> list[dict[str, Any]]:
+    return [{"name": "another", "scope": {"clusters": [cluster]}} for cluster in tenancy.clients]
+
+
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/k8s/clusters/add"): {"name": "another", "kubeconfig": KUBECONFIG},
     ("POST", "/api/k8s/clusters/inspect"): {"kubeconfig": KUBECONFIG},
@@ -590,6 +602,10 @@ BODIES: dict[tuple[str, str], Any] = {
             "operations": [{"action": "mkdir", "path": "/tmp/x"}],
         }
     ],
+    ("POST", "/api/k8s/logs/policies"): _log_rules,
+    ("POST", "/api/k8s/logs/alerts"): _log_rules,
+    ("PUT", "/api/k8s/logs/policies/{policy}"): {"days": 1},
+    ("PUT", "/api/k8s/logs/alerts/{alert}"): {"count": 2},
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},

@@ -163,6 +163,7 @@ FILTERS = {
     "$KV.LEASES.>",
     "$KV.LEASES.observer.>",
     "$KV.LEASES.replica.resource-ops.>",
+    "$KV.LEASES.logs.>",
     "$KV.LEASES.partition.writer.>",
     "$KV.CHECKPOINTS.>",
 }
@@ -303,7 +304,8 @@ NEEDED = {
         "kubelore.v1.events.alert.prod.warning.container-ops",
         "$KV.LEASES.logs.prod",
         "$KV.LEASES.containers.upkeep",
-        api("STREAM.INFO.KV_LEASES"),
+        *reading("KV_LEASES", "$KV.LEASES.logs.>"),
+        *fixed_names("KV_LEASES"),
         api("STREAM.MSG.GET.KV_LEASES"),
     },
     PROBE: {f"$SRV.PING.{service}" for service in SERVICES},

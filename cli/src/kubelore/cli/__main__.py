@@ -30,6 +30,7 @@ from kubelore.cli import (
     history,
     keeping,
     keyring,
+    log_rules,
     logs,
     operations,
     overview,
@@ -120,6 +121,9 @@ backup.app.add_typer(backup_policy.app, name="policy")
 backup.app.command("restore")(restore.restore)
 app.add_typer(restore.app, name="restore")
 app.command("cp")(copying.cp)
+# Inside the containers.
+app.add_typer(log_rules.policies, name="logs-policy")
+app.add_typer(log_rules.alerts, name="logs-alert")
 # What is done to it.
 app.command("apply")(changing.apply)
 app.command("rollback")(rollback.rollback)

@@ -22,12 +22,14 @@ from kubelore.container_ops.execution import Execution
 from kubelore.container_ops.files import Files, FileWork
 from kubelore.container_ops.finding import Finding
 from kubelore.container_ops.house import House
+from kubelore.container_ops.log_keeping import LogKeeping
 from kubelore.container_ops.log_streams import LogStreams
 from kubelore.container_ops.operation_repository import OperationRepository
 from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.pods import Pods
+from kubelore.container_ops.segment_store import SegmentStore
 from kubelore.container_ops.service import endpoints, serve_execution, serve_files, serve_history
 from kubelore.container_ops.settings import ContainerOpsSettings
 from kubelore.container_ops.terminals import Terminals, serve_terminals
@@ -80,8 +82,19 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         container_logs.serve(service)
         transfers = Transfers(house)
         transfers.serve(service)
+        store = SegmentStore(database, house.blobs, house.keyring)
+        await store.prepare()
+        keeping = LogKeeping(house, store, PodWatch(house.reach))
+        await keeping.prepare()
+        keeping.serve(service)
         await service.start()
-        running = (house.reach.run(), house.journal.run(), terminals.recordings.run(), bus.until_closed())
+        running = (
+            house.reach.run(),
+            house.journal.run(),
+            terminals.recordings.run(),
+            *keeping.loops(),
+            bus.until_closed(),
+        )
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])
         await streams.close()
         await container_logs.close()

@@ -30,3 +30,9 @@ class ContainerOpsSettings(CommonSettings):
     recording_max_mb: int = Field(
         default=64, ge=1, le=1024, description="Size at which the recording of a terminal ends."
     )
+    logs_stored_every_s: float = Field(
+        default=10.0, ge=0.2, le=300, description="Seconds that collected lines wait at most to be stored."
+    )
+    logs_max_collected: int = Field(
+        default=2000, ge=1, le=100_000, description="Containers whose logs one replica collects at a time."
+    )

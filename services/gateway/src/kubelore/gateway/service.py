@@ -35,6 +35,7 @@ from kubelore.gateway.groups import group_routes
 from kubelore.gateway.idempotency import Idempotency
 from kubelore.gateway.keeping import keeping_routes
 from kubelore.gateway.limits import Limits
+from kubelore.gateway.log_rules import log_rule_routes
 from kubelore.gateway.log_streams import LogReaders, log_stream_routes
 from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
@@ -130,6 +131,7 @@ def build_app(
     app.include_router(container_log_routes(bus, continuation))
     app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches)))
     app.include_router(transfer_routes(bus))
+    app.include_router(log_rule_routes(bus, roster))
     metrics = Metrics()
     metrics.watch("kubelore_watches_open", "Live watches open now.", lambda: watches.slots.taken)
     metrics.watch("kubelore_watches_limit", "Live watches that may be open.", lambda: settings.max_watches)

@@ -111,6 +111,7 @@ def _schemas() -> dict[str, Any]:
         alerts.ExpiryData,
         alerts.BackupAlertData,
         alerts.DriftData,
+        alerts.LogAlertData,
         audit.AuditEvent,
         restores.RestoreEvent,
         backups.BackupEvent,
@@ -198,7 +199,7 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         "description": "CloudEvents 1.0 as JSON, kept for 7 days in the stream EVENTS. With the type "
         f"{alerts.CREDENTIALS_EXPIRE} the data is an ExpiryData; with {alerts.BACKUP_FAILED} and "
         f"{alerts.BACKUP_LATE} a BackupAlertData; "
-        f"with {alerts.VERSION_DRIFT} a DriftData.",
+        f"with {alerts.VERSION_DRIFT} a DriftData; with {alerts.LOG_ALERT} a LogAlertData.",
         **_parameters(("cluster", "severity", "source")),
         "messages": {"alert": _ref("components/messages/events.alert")},
     }

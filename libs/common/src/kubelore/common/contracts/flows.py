@@ -121,6 +121,7 @@ LEASE_WATCHINGS = (
     LeaseWatching("resource-ops", "observer.>"),
     LeaseWatching("resource-ops", "replica.resource-ops.>"),
     LeaseWatching("yaml-vcs", "observer.>"),
+    LeaseWatching("container-ops", "logs.>"),
 )
 
 CHANGE_PUBLISHERS = ("resource-ops",)

@@ -16,6 +16,7 @@ import msgspec
 from kubelore.common.contracts.alerts import Severity
 from kubelore.common.contracts.containers import SERVICE
 from kubelore.common.contracts.endpoint import Endpoint
+from kubelore.common.contracts.logs import LogFilter
 
 MAX_RULES = 200
 """Policies, and alerts, that there may be."""
@@ -64,17 +65,13 @@ class LogPolicy(msgspec.Struct, kw_only=True):
 class LogAlertSpec(msgspec.Struct, kw_only=True, frozen=True):
     """Raise an alert when at least `count` lines within `window_s` seconds match; then not again for `rest_s`.
 
-    A line matches that holds `search` (by RE2 with `regex`) and is of `level` or
-    worse; `inverse` turns the search round. With neither every line does, so that
-    the alert is about a rate. `per` says what is counted together: the lines of one
-    container, or all that the scope matches in a cluster.
+    Which lines match is said as to a search of logs, but for times; an empty filter
+    is every line, so that the alert is about a rate. `per` says what is counted
+    together: the lines of one container, or all that the scope matches in a cluster.
     """
 
     scope: LogScope
-    search: str = ""
-    regex: bool = False
-    inverse: bool = False
-    level: str = ""
+    filter: LogFilter = LogFilter()
     count: int = 1
     window_s: int = 60
     rest_s: int = 300
