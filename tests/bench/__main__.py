@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.bench.backing_up import back_up
 from tests.bench.figures import Row
+from tests.bench.following_logs import follow_logs
 from tests.bench.machine import facts, load
 from tests.bench.reading import bulk, busy, get, page, select
 from tests.bench.recording import record
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "record": record,
     "record-lab": record_lab,
     "backup": back_up,
+    "logs": follow_logs,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

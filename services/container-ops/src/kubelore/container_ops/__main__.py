@@ -24,6 +24,7 @@ from kubelore.container_ops.finding import Finding
 from kubelore.container_ops.house import House
 from kubelore.container_ops.log_keeping import LogKeeping
 from kubelore.container_ops.log_streams import LogStreams
+from kubelore.container_ops.many_pages import ManyPages
 from kubelore.container_ops.operation_repository import OperationRepository
 from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
@@ -76,8 +77,10 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         serve_files(service, Files(work))
         execution = Execution(house)
         serve_execution(service, execution, Finding(house.reach))
-        streams = LogStreams(house, PodWatch(house.reach))
+        watch = PodWatch(house.reach)
+        streams = LogStreams(house, watch)
         streams.serve(service)
+        ManyPages(house, watch).serve(service)
         container_logs = ContainerLogs(house)
         container_logs.serve(service)
         transfers = Transfers(house)

@@ -86,7 +86,10 @@ class LogStreams:
                     await stack.enter_async_context(acting_under(bus, mandate, renew_every_s=RENEW_EVERY_S))
                     entry = await stack.enter_async_context(
                         self._house.journal.recording(
-                            "log", _first(chosen), _words(asked), session_id=session_id[-32:]
+                            "log",
+                            first_of(chosen),
+                            words_of(asked.targets, follow=asked.follow),
+                            session_id=session_id[-32:],
                         )
                     )
                     try:
@@ -103,7 +106,7 @@ class LogStreams:
                 await session.fail(error)
 
 
-def _first(chosen: list[Chosen]) -> ContainerId:
+def first_of(chosen: list[Chosen]) -> ContainerId:
     """Under what the journal has it: the first cluster and namespace, and the pod when it is one."""
     one = chosen[0]
     namespace = one.selection.namespaces[0] if len(one.selection.namespaces) == 1 else ""
@@ -112,13 +115,18 @@ def _first(chosen: list[Chosen]) -> ContainerId:
     )
 
 
-def _words(asked: StreamLogs) -> list[str]:
-    """What was asked for, in a line that is not about values of the log."""
+def words_of(targets: tuple[LogTarget, ...], *, follow: bool = False) -> list[str]:
+    """What was asked for, in words for the journal: which logs, and nothing of what is in them."""
     places = [
         "/".join(filter(None, (one.cluster, ",".join(one.namespaces), one.workload or one.pod or one.labels)))
-        for one in asked.targets[:20]
+        for one in targets[:20]
     ]
-    return ["logs", *(["--follow"] if asked.follow else []), *places]
+    return ["logs", *(["--follow"] if follow else []), *places]
+
+
+def may_read(target: ContainerId) -> bool:
+    """Whether the caller may read the log of a container."""
+    return current_caller().may_read(target.cluster, PODS.name, target.namespace, target.pod)
 
 
 async def choose(reach: Reach, targets: tuple[LogTarget, ...]) -> list[Chosen]:

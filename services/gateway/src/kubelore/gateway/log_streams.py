@@ -15,19 +15,29 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Response, WebSocket
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 
 from kubelore.common.bus import Bus
 from kubelore.common.bus.sessions import Session
 from kubelore.common.contracts import log_streams
 from kubelore.common.contracts.containers import ContainerId
-from kubelore.common.contracts.log_streams import MAX_TAIL, LogTarget, StreamLogs
-from kubelore.common.contracts.logs import LogFilter
-from kubelore.common.errors import KubeloreError
+from kubelore.common.contracts.log_streams import (
+    MAX_MANY_PAGE,
+    MAX_TAIL,
+    LogTarget,
+    ManyLogPage,
+    ReadManyLogs,
+    StreamLogs,
+)
+from kubelore.common.contracts.logs import LogDirection, LogFilter
+from kubelore.common.errors import BadRequest, KubeloreError
 from kubelore.common.mandates import ended_by
 from kubelore.common.telemetry import get_logger
 from kubelore.gateway import container_ids
 from kubelore.gateway.container_ids import ContainerPath
-from kubelore.gateway.dependencies import WatcherOf
+from kubelore.gateway.container_logs import LogItem
+from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.dependencies import StandingOf, WatcherOf
 from kubelore.gateway.event_stream import EventStream, Slots
 from kubelore.gateway.log_queries import FilterOf
 from kubelore.gateway.problems import documented
@@ -127,6 +137,10 @@ class LogReaders:
             namespaces = target.namespaces or self._roster.limited_to(name)
             found.append(msgspec.structs.replace(target, cluster=name, namespaces=namespaces))
         return tuple(found)
+
+    async def page(self, asked: ReadManyLogs) -> ManyLogPage:
+        """One page. Raises what READ_MANY_LOGS does."""
+        return await self._bus.request(log_streams.READ_MANY_LOGS, asked)
 
     async def stream(self, standing: Standing, asked: StreamLogs) -> Response:
         """The answer. Raises what STREAM_LOGS does, and TooManyRequests, before anything is sent."""
@@ -232,9 +246,19 @@ _STREAM: dict[str, Any] = {
 }
 
 
-def log_stream_routes(readers: LogReaders) -> APIRouter:
-    """The streams over HTTP."""
+class ManyLogItems(BaseModel):
+    """One page over many containers."""
+
+    items: list[LogItem]
+    containers: int = Field(description="How many are selected.")
+    failed: dict[str, str] = Field(description="Containers that could not be read now, and why.")
+    continue_: str | None = Field(None, alias="continue")
+
+
+def log_stream_routes(readers: LogReaders, continuation: Continuation) -> APIRouter:
+    """The streams over HTTP, and pages over many containers."""
     router = APIRouter(prefix="/api/k8s", tags=["logs"])
+    _pages(router, readers, continuation)
 
     @router.get("/logs/stream", summary="Logs of many containers as they are written", **_STREAM)
     async def stream_logs(
@@ -283,3 +307,50 @@ def log_stream_routes(readers: LogReaders) -> APIRouter:
         await readers.serve(websocket, standing, _asked(_of_one(id), filter_, manner, "messages", ""))
 
     return router
+
+
+def _pages(router: APIRouter, readers: LogReaders, continuation: Continuation) -> None:
+    @router.get(
+        "/logs",
+        response_model=ManyLogItems,
+        summary="Logs of many containers as one, page by page",
+        responses=documented(404, 410),
+    )
+    async def read_many_logs(
+        standing: Annotated[Standing, StandingOf],
+        targets: Annotated[tuple[str, LogTarget], TargetsOf],
+        filter_: Annotated[LogFilter, FilterOf],
+        direction: Annotated[
+            LogDirection, Query(description="From the oldest line on, or from the latest back.")
+        ] = "forward",
+        tail: Annotated[int | None, Query(ge=0, le=MAX_TAIL)] = None,
+        previous: bool = False,
+        plain: bool = False,
+        limit: Annotated[int, Query(ge=1, le=MAX_MANY_PAGE)] = 500,
+        continue_: Annotated[str, Query(alias="continue", max_length=MAX_POSITION)] = "",
+    ) -> Response:
+        asked = ReadManyLogs(
+            targets=readers.targets(standing, targets),
+            filter=filter_,
+            direction=direction,
+            limit=limit,
+            tail=tail,
+            previous=previous,
+            plain=plain,
+        )
+        bound = msgspec.json.encode(msgspec.structs.replace(asked, limit=1)).decode()
+        binding = f"{standing.caller.subject}:many-logs:{bound}"
+        if continue_:
+            asked = msgspec.structs.replace(asked, position=_after(continuation.open(continue_, binding)))
+        page = await readers.page(asked)
+        token = continuation.seal([page.next], binding) if page.next else None
+        rest = {"containers": page.containers, "failed": page.failed, "continue": token}
+        body = b'{"items":[%b],%b' % (page.items, msgspec.json.encode(rest)[1:])
+        return Response(body, media_type="application/json")
+
+
+def _after(position: Any) -> str:
+    match position:
+        case [str(after)]:
+            return after
+    raise BadRequest("the continue token is no position in logs")

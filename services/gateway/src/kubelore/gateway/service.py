@@ -129,7 +129,7 @@ def build_app(
     app.include_router(file_routes(bus, continuation))
     app.include_router(container_routes(bus, roster, continuation))
     app.include_router(container_log_routes(bus, continuation))
-    app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches)))
+    app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches), continuation))
     app.include_router(transfer_routes(bus))
     app.include_router(log_rule_routes(bus, roster))
     metrics = Metrics()

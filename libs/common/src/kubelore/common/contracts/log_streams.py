@@ -8,13 +8,15 @@ import msgspec
 
 from kubelore.common.contracts.containers import SERVICE
 from kubelore.common.contracts.endpoint import Endpoint
-from kubelore.common.contracts.logs import LogFilter
+from kubelore.common.contracts.logs import LogDirection, LogFilter
 
 StreamForm = Literal["events", "messages", "lines", "text"]
 """Server-sent events; messages for a WebSocket (each behind its length in four bytes); a JSON document a line; text."""
 
 MAX_TARGETS = 100
 MAX_TAIL = 100_000
+MAX_MANY_PAGE = 1000
+"""Lines of one page over many containers."""
 
 
 class LogTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,4 +66,31 @@ class LogStream(msgspec.Struct, frozen=True):
 
 STREAM_LOGS = Endpoint(SERVICE, "logs-stream", StreamLogs, LogStream, deadline_s=20.0)
 
-ENDPOINTS = (STREAM_LOGS,)
+class ReadManyLogs(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of many containers' logs, as `kubelore.common.contracts.logs.ReadLogs` of one."""
+
+    targets: tuple[LogTarget, ...]
+    filter: LogFilter = msgspec.field(default_factory=LogFilter)
+    direction: LogDirection = "forward"
+    limit: int = 500
+    tail: int | None = None
+    previous: bool = False
+    plain: bool = False
+    position: str = ""
+
+
+class ManyLogPage(msgspec.Struct, kw_only=True):
+    """Lines as the JSON they are shown as, with commas between; `next` is empty where nothing more is.
+
+    `failed` says of containers that could not be read why, by their ids.
+    """
+
+    items: bytes
+    next: str = ""
+    containers: int = 0
+    failed: dict[str, str] = {}
+
+
+READ_MANY_LOGS = Endpoint(SERVICE, "logs-read-many", ReadManyLogs, ManyLogPage, deadline_s=45.0)
+
+ENDPOINTS = (STREAM_LOGS, READ_MANY_LOGS)
