@@ -39,6 +39,7 @@ MANY = Reach("1.0 of its lines", (-1.0,))
 MEMORY = Reach("200 MB", (200e6,))
 PODS, CONTAINERS = 10, 10
 ROUNDS = 3
+OPEN_S = 5.0
 _READY = ("wait", "--for=condition=Ready", "pod", "--all", "--timeout=180s")
 _BLOCK = (
     "i=0; while [ $i -lt 500 ]; do"
@@ -145,7 +146,7 @@ def _theirs(command: tuple[str, ...], seconds: float) -> float:
 
 
 def _rate(read: Callable[[], bytes | None], seconds: float) -> float:
-    """Marked lines a second, counted from the second one after the first came: by then all logs are open."""
+    """Marked lines a second, counted from a while after the first came: by then all logs are open."""
     begun: float | None = None
     count = 0
     while True:
@@ -154,7 +155,7 @@ def _rate(read: Callable[[], bytes | None], seconds: float) -> float:
         assert chunk, "the log ended"
         if begun is None:
             if MARK in chunk:
-                begun = now + 1.0
+                begun = now + OPEN_S
         elif now >= begun:
             count += chunk.count(MARK)
             if now - begun >= seconds:

@@ -90,7 +90,7 @@ def logs(
     ),
 ) -> None:
     """Show logs as kubectl does, of many pods and clusters at once; with -f go on as pods come and go."""
-    if len(words or []) > 1 and len(words or []) != 2:
+    if len(words or []) > 2:
         raise typer.BadParameter("name one pod or workload")
     query: dict[str, Any] = {
         "follow": follow,
@@ -102,7 +102,7 @@ def logs(
         "level": level.value if level is not None else None,
         "field": field or None,
     }
-    if tail is None and follow and not since and len(words or []) == 0:
+    if tail is None and follow and not since and not words:
         query["tail"] = 10
     path, place = _place(words or [], cluster, namespace, all_namespaces, selector, container)
     alone = path != "/api/k8s/logs/stream"
@@ -149,7 +149,10 @@ def _place(
 def _moment(since: str) -> str:
     if re.match(r"\d{4}-\d\d-\d\d", since):
         return since
-    return (datetime.now(UTC) - timedelta(seconds=parse_duration(since))).isoformat()
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=parse_duration(since))).isoformat()
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"--since: {error}") from error
 
 
 def _events(api: Api, path: str, query: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from kubelore.common.contracts.identity import check_cluster_name
 from kubelore.common.contracts.log_streams import (
     MAX_TAIL,
     MAX_TARGETS,
+    SILENT_S,
     STREAM_LOGS,
     LogStream,
     LogTarget,
@@ -79,7 +80,7 @@ class LogStreams:
     ) -> None:
         mandate = Mandate.of_request()
         bus: Bus = self._house.bus
-        async with Session(bus, session_id, "server") as session:
+        async with Session(bus, session_id, "server", idle_s=SILENT_S) as session:
             ready.set()
             try:
                 async with AsyncExitStack() as stack:

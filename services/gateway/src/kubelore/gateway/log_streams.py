@@ -24,6 +24,7 @@ from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.contracts.log_streams import (
     MAX_MANY_PAGE,
     MAX_TAIL,
+    SILENT_S,
     LogTarget,
     ManyLogPage,
     ReadManyLogs,
@@ -158,7 +159,7 @@ class LogReaders:
         try:
             async with (
                 ended_by(asyncio.create_task(standing.lapse())),
-                Session(self._bus, session, "client") as frames,
+                Session(self._bus, session, "client", idle_s=SILENT_S) as frames,
             ):
                 async for frame in frames:
                     yield frame
@@ -175,7 +176,7 @@ class LogReaders:
         opened = await self._bus.request(log_streams.STREAM_LOGS, asked)
         async with (
             accepted(websocket, standing, self.slots) as socket,
-            Session(self._bus, opened.session, "client") as frames,
+            Session(self._bus, opened.session, "client", idle_s=SILENT_S) as frames,
         ):
             leaving = asyncio.create_task(_until_left(socket))
             async with ended_by(leaving), aclosing(_messages(frames)) as messages:

@@ -15,6 +15,8 @@ StreamForm = Literal["events", "messages", "lines", "text"]
 
 MAX_TARGETS = 100
 MAX_TAIL = 100_000
+SILENT_S = 12.0
+"""Both sides of a stream's session say within this time that they are there: a reader learns soon of a dead service."""
 MAX_MANY_PAGE = 1000
 """Lines of one page over many containers."""
 
