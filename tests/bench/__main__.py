@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.backing_up import back_up
+from tests.bench.copying import copy
 from tests.bench.figures import Row
 from tests.bench.following_logs import follow_logs
 from tests.bench.machine import facts, load
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "record-lab": record_lab,
     "backup": back_up,
     "logs": follow_logs,
+    "copy": copy,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

@@ -60,6 +60,8 @@ def test_only_kubeconfigs_objects_and_commands_that_are_refused_are_unprocessabl
         "PUT /api/k8s/clusters/{cluster}/kubeconfig",
     }
     assert unprocessable - kubeconfigs == {
+        "GET /api/k8s/containers/{id}/files/download",
+        "POST /api/k8s/containers/{id}/files/upload",
         "POST /api/k8s/containers/{id}/exec/terminal",
         *(
             f"POST /api/k8s/containers/{{id}}/files/{change}"

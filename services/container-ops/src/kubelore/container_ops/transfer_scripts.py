@@ -1,9 +1,9 @@
 """What runs in a container to send or take content: constant texts, whose arguments are never part of them.
 
-They need a POSIX shell and the programs that `NEEDED` names. `tee` writes to a
-pipe of the shell's own (`/dev/fd/3`), which its user may open, and to the output
-it was given: so the hash is of the very bytes that went by, and they are read
-once.
+They need a POSIX shell and the programs named here. A file that goes out is read
+a second time for its hash, which costs less than `tee`. A tree would not be the
+same a second time, and what comes in cannot be: there `tee` writes to a pipe of
+the shell's own (`/dev/fd/3`), which its user may open, besides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ LOOK = f"""
 p=$1
 [ -e "$p" ] || exit {ABSENT}
 [ -r "$p" ] || exit {UNREADABLE}
-{_STAT}
+there=$({_STAT}) || exit {UNREADABLE}
+echo "$there"
 """
 """Arguments: path. Says what is there, in one line."""
 
@@ -27,28 +28,32 @@ SEND = (
     LOOK
     + f"""
 start=$2 length=$3 check=$4
+second() {{ echo "$2"; }}
+[ "$length" -ge 0 ] || length=$(($(second $there) - start))
 blocks() {{ dd if="$p" bs=65536 skip="$1" count="$2" 2>/dev/null; }}
 content() {{
-  if [ -d "$p" ]; then tar -cf - -C "$p" .; return; fi
-  [ -f "$p" ] || exit {FOLDER}
-  if [ "$length" -lt 0 ]; then
-    length=$(($(stat -L -c %s "$p") - start))
-    [ "$length" -gt 0 ] || {{ head -c 1 "$p"; return; }}
-  fi
+  if [ "$length" -le 0 ]; then head -c 1 "$p"; return; fi
   a=$((start / 65536)) first=$((start % 65536 + 1))
   b=$(((start + length) / 65536)) last=$(((start + length) % 65536))
-  if [ "$check" = 2 ]; then echo "whole $(sha256sum < "$p")" >&4; fi
   if [ "$a" -eq "$b" ]; then blocks "$a" 1 | tail -c "+$first" | head -c "$length"; return; fi
   if [ "$first" -gt 1 ]; then blocks "$a" 1 | tail -c "+$first"; a=$((a + 1)); fi
   [ "$b" -eq "$a" ] || blocks "$a" "$((b - a))"
   [ "$last" -eq 0 ] || blocks "$b" 1 | head -c "$last"
 }}
-if [ "$check" -gt 0 ]; then
-  {{ {{ content; echo "status $?" >&4; }} | tee /dev/fd/3 3>&1 >&5 | sha256sum >&4; }} 4>&2 5>&1
-else
-  content
-  echo "status $?" >&2
+tree() {{ tar -cf - -C "$p" .; }}
+if [ -d "$p" ] && [ "$check" -gt 0 ]; then
+  {{ {{ tree; echo "status $?" >&4; }} |
+    {{ {{ tee /dev/fd/3 3>&1 >&6 | sha256sum >&4; }} 6>&1 | dd ibs=65536 obs=65536 2>/dev/null; }}
+  }} 4>&2
+  exit
 fi
+if [ -d "$p" ]; then tree; echo "status $?" >&2; exit; fi
+[ -f "$p" ] || exit {FOLDER}
+[ "$check" != 2 ] || echo "whole $(sha256sum < "$p")" >&2
+[ "$check" = 0 ] || {{ content | sha256sum >&2; }} &
+content
+echo "status $?" >&2
+wait
 """
 )
 """Arguments: path, start, length (-1: to the end as it is now), check (1 or 0; 2 for a hash of the whole file too).
