@@ -1,0 +1,112 @@
+"""container-ops killed in the middle of copies of a real node's files: nothing is half there, and the upload goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import yaml
+
+from kubelore.lab.fixtures import LabNode
+from kubelore.lab.images import BUSYBOX
+from kubelore.lab.waiting import wait_for
+
+NAMESPACE = "cp-survives"
+BASE = f"/api/k8s/containers/copied:{NAMESPACE}:box:main/files"
+DATA = random.Random(21).randbytes(6_000_000)
+
+
+@contextlib.asynccontextmanager
+async def box(kubelore: Any, lab: LabNode) -> AsyncIterator[Any]:
+    """kubectl, with a pod `box` in a cluster of the stack."""
+    kubectl = lab.plane.kubectl()
+    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "box", "namespace": NAMESPACE},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+    }
+
+    async def has_account() -> bool:
+        return (await kubectl.run("-n", NAMESPACE, "get", "serviceaccount", "default")).code == 0
+
+    await kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", seconds=120)
+    await kubectl("create", "namespace", NAMESPACE)
+    try:
+        await wait_for(has_account, "the namespace's service account", 30)
+        await kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
+        await kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/box", "--timeout=60s")
+        await kubelore.onboard("copied", lab.plane.kubeconfig())
+        yield kubectl
+    finally:
+        await kubectl.run("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+async def test_an_upload_goes_on_after_container_ops_was_killed(own_kubelore, lab_node: LabNode) -> None:
+    async with box(own_kubelore, lab_node) as kubectl:
+        query = {"path": "/tmp/file", "upload": "killed", "sha256": hashlib.sha256(DATA).hexdigest()}
+        killed = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield DATA[:3_000_000]
+            await wait_for(arrived, "some of it to be in the container", 30)
+            os.kill(own_kubelore.pid("container-ops"), signal.SIGKILL)
+            killed.set()
+            yield DATA[3_000_000:]
+
+        async def arrived() -> bool:
+            return int(await size_of(kubectl, "/tmp/.kubelore-killed") or 0) > 1_000_000
+
+        broken = await own_kubelore.http.post(f"{BASE}/upload", params=query, content=body(), timeout=90)
+        assert killed.is_set()
+        assert broken.status_code >= 500, broken.text
+        assert not await size_of(kubectl, "/tmp/file")
+
+        async def asked() -> bool:
+            query_ = {"path": "/tmp/file", "upload": "killed"}
+            found = await own_kubelore.http.get(f"{BASE}/upload", params=query_)
+            offsets.append(found.json().get("offset", 0))
+            return found.status_code == 200
+
+        offsets = list[int]()
+        await wait_for(asked, "container-ops to answer again", 60)
+        assert 1_000_000 < offsets[-1] <= 3_000_000
+        rest = {**query, "offset": offsets[-1]}
+        done = await own_kubelore.http.post(f"{BASE}/upload", params=rest, content=DATA[offsets[-1] :])
+        assert done.status_code == 201, done.text
+        got = await own_kubelore.http.get(f"{BASE}/download", params={"path": "/tmp/file"})
+        assert got.content == DATA
+
+
+async def test_a_download_is_cut_and_not_short_when_container_ops_is_killed(
+    own_kubelore, lab_node: LabNode
+) -> None:
+    async with box(own_kubelore, lab_node) as kubectl:
+        await kubectl(
+            "-n", NAMESPACE, "exec", "box", "--", "sh", "-c", "head -c 50000000 /dev/zero > /tmp/big"
+        )
+        with_error = None
+        try:
+            async with own_kubelore.http.stream(
+                "GET", f"{BASE}/download", params={"path": "/tmp/big"}, timeout=90
+            ) as answer:
+                async for _ in answer.aiter_raw(100_000):
+                    if answer.num_bytes_downloaded < 300_000:
+                        os.kill(own_kubelore.pid("container-ops"), signal.SIGKILL)
+        except httpx.RemoteProtocolError as error:
+            with_error = error
+        assert with_error is not None, "a body that is not whole must not look whole"
+
+
+async def size_of(kubectl: Any, path: str) -> str:
+    """Bytes of a file in the pod; empty when it is not there."""
+    found = await kubectl.run("-n", NAMESPACE, "exec", "box", "--", "stat", "-c", "%s", path)
+    return found.stdout.strip() if found.code == 0 else ""
