@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +16,10 @@ import typer
 
 from kubelore.cli.connection import Api, connect
 from kubelore.cli.container_names import ContainerName, OneCluster, OneNamespace, container_id
-from kubelore.cli.local_trees import PIECE, Archiving, Unpacking
 from kubelore.cli.output import note, warn
 from kubelore.common.errors import BadRequest, IntegrityError, NotFound
 
+PIECE = 256 * 1024
 LENGTH_DIGITS = 8
 _TAIL = 1024 * 1024
 """The longest account that a download may end with."""
@@ -106,6 +104,8 @@ class Copying:
             raise NotFound(f"{source} cannot be read: {error.strerror}") from error
         name = "" if str(source).endswith("/.") else source.resolve().name
         if stat.S_ISDIR(found.st_mode):
+            from kubelore.cli.local_trees import Archiving
+
             archive = Archiving(source, owners=preserve)
             done = self._send(path, archive.pieces(), None, name=name or None, format="tar")
             self._tell(archive.left_out)
@@ -132,7 +132,9 @@ class Copying:
                     yield piece
             yield own.hexdigest().encode()
 
-        done = self._api.send(f"{self._base}/upload", body(), path_=path, trailer=True, **query, **self._query)
+        done = self._api.send(
+            f"{self._base}/upload", body(), path_=path, trailer=True, **query, **self._query
+        )
         if done["sha256"] != own.hexdigest():
             raise IntegrityError(
                 "the container holds other content than this machine", remedy="Copy it again."
@@ -180,6 +182,11 @@ class Copying:
         note(f"{size} bytes are now in {into}")
 
     def _tree(self, pieces: Iterator[bytes], into: Path) -> None:
+        import shutil
+        import tempfile
+
+        from kubelore.cli.local_trees import Unpacking
+
         fresh = not into.exists()
         stage = Path(tempfile.mkdtemp(prefix=".kubelore-", dir=into.parent)) if fresh else into
         own = hashlib.sha256()
