@@ -20,6 +20,7 @@ from tests.bench.reading import bulk, busy, get, page, select
 from tests.bench.recording import record
 from tests.bench.remembering import record_lab
 from tests.bench.report import print_table, write
+from tests.bench.searching import search_logs
 from tests.bench.size import FULL, QUICK
 from tests.bench.standing_still import stopped
 from tests.bench.startup import startup
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "backup": back_up,
     "logs": follow_logs,
     "copy": copy,
+    "search-logs": search_logs,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

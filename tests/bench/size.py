@@ -25,6 +25,7 @@ class Size:
     history_versions: int
     backed_up: int
     restored: int
+    stored_log_bytes: int
     whole_lists: bool
     targets: bool
 
@@ -56,6 +57,7 @@ FULL = Size(
     history_versions=10_000,
     backed_up=50_000,
     restored=3_000,
+    stored_log_bytes=1_000_000_000,
     whole_lists=True,
     targets=True,
 )
@@ -76,6 +78,7 @@ QUICK = Size(
     history_versions=200,
     backed_up=400,
     restored=100,
+    stored_log_bytes=40_000_000,
     whole_lists=False,
     targets=False,
 )

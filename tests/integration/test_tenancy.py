@@ -396,6 +396,12 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "level": ["info"],
         "field": ["a"],
         "encoding": ["utf-8"],
+        "pod": [name],
+        "word": ["true"],
+        "stored": ["false"],
+        "live": ["false"],
+        "timeout_s": ["5"],
+        "buckets": ["10"],
     }
 
 
@@ -672,6 +678,7 @@ SHOWS_NONE = {
     "/api/k8s/containers/{id}/files": "nothing, where no pod runs",
     "/api/k8s/containers/{id}/files/content": "nothing, where no pod runs",
     "/api/k8s/yaml/parked": "nothing, where nothing is parked",
+    "/api/k8s/logs/histogram": "numbers",
     "/api/k8s/yaml/policies": "rules, of which none is set",
     "/api/k8s/yaml/policies/{cluster}": "rules, and the cluster that was asked for",
     **dict.fromkeys((one.path for one in UNDESCRIBED), "nothing of clusters"),

@@ -18,6 +18,7 @@ import typer
 
 from kubelore.cli.completing import complete_clusters, complete_words
 from kubelore.cli.connection import Api, ApiError, connect
+from kubelore.cli.log_search import place_of_container, stored_pages
 from kubelore.cli.output import warn
 from kubelore.cli.selection import AllNamespaces, Namespace, Selector, namespaces
 from kubelore.common.durations import parse_duration
@@ -84,6 +85,13 @@ def logs(
     field: Annotated[
         list[str] | None, typer.Option(help="Only JSON lines where it holds: 'status>=500'. Repeat.")
     ] = None,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Search what was collected too, also of pods that are gone.")
+    ] = False,
+    until: Annotated[str, typer.Option(help="With --stored: only before; as --since.")] = "",
+    word: Annotated[
+        str, typer.Option("--word", "-w", help="With --stored: only lines with this whole word.")
+    ] = "",
     timestamps: Annotated[bool, typer.Option(help="The time before each line.")] = False,
     output: Annotated[LogFormat, typer.Option("--output", "-o", help="text, raw (lines alone) or json.")] = (
         LogFormat.TEXT
@@ -102,6 +110,8 @@ def logs(
         "level": level.value if level is not None else None,
         "field": field or None,
     }
+    if (until or word) and not stored:
+        raise typer.BadParameter("--until and --word go with --stored")
     if tail is None and follow and not since and not words:
         query["tail"] = 10
     path, place = _place(words or [], cluster, namespace, all_namespaces, selector, container)
@@ -109,14 +119,31 @@ def logs(
     show = Screen(
         sys.stdout, output, timestamps=timestamps, prefix=not alone, clusters=len(cluster or []) != 1
     )
+    if stored:
+        query |= {"until": _moment(until) if until else None, "search": word or None, "word": bool(word) or None}
+        place = place or place_of_container("/".join(words or []))
     with connect(context) as api:
         try:
-            for name, data in _events(api, path, query | place):
+            for name, data in _shown(api, path, query, place, stored=stored):
                 show.event(name, data)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
     if not show.lines:
         warn("There are no such lines.")
+
+
+def _shown(
+    api: Api, path: str, query: dict[str, Any], place: dict[str, Any], *, stored: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events of a stream, or what a search of stored lines finds as such."""
+    if not stored:
+        yield from _events(api, path, query | place)
+        return
+    if query["follow"] or query["previous"]:
+        raise typer.BadParameter("--stored goes with neither -f nor --previous")
+    filter_ = {name: value for name, value in query.items() if name not in ("follow", "previous", "tail")}
+    for items in stored_pages(api, place, filter_, query["tail"]):
+        yield "lines", {"items": items}
 
 
 def _place(

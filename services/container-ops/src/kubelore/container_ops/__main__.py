@@ -22,7 +22,9 @@ from kubelore.container_ops.execution import Execution
 from kubelore.container_ops.files import Files, FileWork
 from kubelore.container_ops.finding import Finding
 from kubelore.container_ops.house import House
+from kubelore.container_ops.live_search import LiveSearch
 from kubelore.container_ops.log_keeping import LogKeeping
+from kubelore.container_ops.log_search import LogSearch
 from kubelore.container_ops.log_streams import LogStreams
 from kubelore.container_ops.many_pages import ManyPages
 from kubelore.container_ops.operation_repository import OperationRepository
@@ -30,8 +32,15 @@ from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.pods import Pods
+from kubelore.container_ops.segment_merging import SegmentMerging
 from kubelore.container_ops.segment_store import SegmentStore
-from kubelore.container_ops.service import endpoints, serve_execution, serve_files, serve_history
+from kubelore.container_ops.service import (
+    endpoints,
+    serve_execution,
+    serve_files,
+    serve_history,
+    serve_log_search,
+)
 from kubelore.container_ops.settings import ContainerOpsSettings
 from kubelore.container_ops.terminals import Terminals, serve_terminals
 from kubelore.container_ops.toolbox import Toolboxes
@@ -87,15 +96,17 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         transfers.serve(service)
         store = SegmentStore(database, house.blobs, house.keyring)
         await store.prepare()
-        keeping = LogKeeping(house, store, PodWatch(house.reach))
+        keeping = LogKeeping(house, store, watch)
         await keeping.prepare()
         keeping.serve(service)
+        serve_log_search(service, LogSearch(store, LiveSearch(house.reach, watch, store)))
         await service.start()
         running = (
             house.reach.run(),
             house.journal.run(),
             terminals.recordings.run(),
             *keeping.loops(),
+            SegmentMerging(store).run(house.leases),
             bus.until_closed(),
         )
         await process.until_stopped_or_failed(stopping, [asyncio.create_task(one) for one in running])

@@ -93,17 +93,20 @@ class SegmentRepository:
         self, where: SegmentScope, *, newest_first: bool, after: list[Any] | None = None, limit: int = _CHUNK
     ) -> list[Segment]:
         """Segments with lines of a scope, by when they end (newest first) or begin; `after` is the last one's `place`."""
-        query: dict[str, Any] = {"lines": gt(0), "last": gte(where.since)}
+        query: dict[str, Any] = {"last": gte(where.since), "cluster": one_of(where.clusters)}
         if where.until:
             query["first"] = lt(where.until)
-        if where.clusters:
-            query["cluster"] = one_of(where.clusters)
         named = {"pods": where.pod, "workloads": where.workload, "policy": where.policy}
         query.update({field: value for field, value in named.items() if value})
         if where.namespaces:
             query["namespaces"] = one_of(where.namespaces)
         sort: Sort = [("last", -1)] if newest_first else [("first", 1)]
         found = await self._segments.find(query, sort=sort, limit=limit, after=after)
+        return [_segment(one) for one in found]
+
+    async def newest_of(self, cluster: str, *, limit: int) -> list[Segment]:
+        """The segments of a cluster that end last."""
+        found = await self._segments.find({"cluster": cluster}, sort=[("last", -1)], limit=limit)
         return [_segment(one) for one in found]
 
     async def of_policy(self, policy: str, *, page: int = _CHUNK) -> AsyncIterator[Segment]:

@@ -84,6 +84,18 @@ class SegmentStore:
         key = self._keyring.open(segment.key, context=_context(segment.blob))
         return PieceSealer(key, segment.blob)
 
+    async def covered(self, cluster: str) -> dict[tuple[str, str, int], int]:
+        """The time of the last line (ns) that is stored of a container's run, by (uid of its pod, name, run).
+
+        What is not in the 64 newest segments is left out.
+        """
+        found: dict[tuple[str, str, int], int] = {}
+        for segment in await self.repository.newest_of(cluster, limit=64):
+            for one in segment.index.streams:
+                key = (one.key.uid, one.key.container, one.key.restart)
+                found[key] = max(found.get(key, 0), one.last)
+        return found
+
     async def held(self, policy: str) -> Held:
         """What is held of a policy."""
         held = Held()

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from kubelore.common.bus import Bus, Service
-from kubelore.common.contracts import container_history, containers, exec_policies, execution, files
+from kubelore.common.contracts import (
+    container_history,
+    containers,
+    exec_policies,
+    execution,
+    files,
+    log_search,
+)
 from kubelore.container_ops.exec_policy import ExecPolicies
 from kubelore.container_ops.execution import Execution
 from kubelore.container_ops.files import Files
 from kubelore.container_ops.finding import Finding
+from kubelore.container_ops.log_search import LogSearch
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import Pods
 
@@ -44,3 +52,9 @@ def serve_execution(service: Service, running: Execution, finding: Finding) -> N
     service.serve(execution.EXEC, running.start)
     service.serve(execution.DEBUG, running.debug, max_concurrent=8)
     service.serve(execution.FIND_CONTAINERS, finding.find, max_concurrent=8)
+
+
+def serve_log_search(service: Service, search: LogSearch) -> None:
+    """The endpoints that find lines of logs."""
+    service.serve(log_search.SEARCH_LOGS, search.search, max_concurrent=4)
+    service.serve(log_search.COUNT_LOGS, search.count, max_concurrent=2)

@@ -20,13 +20,18 @@ from kubelore.container_ops.token_filter import Need, bare_lines, fold, needs_of
 
 _BY_LINE = re.compile(r"\\[AzC]|\(\?[a-zA-Z]*-?[a-zA-Z]*m")
 """What means something else in a text of many lines."""
+_FOLDS = re.compile(r"\(\?[a-zA-Z]*i")
 _WARNINGS = (
     rb"(?i)warn|wrn|error|err|eror|severe|fatal|ftl|panic|critical|crit|alert|emerg"
     rb"|\\u00|(?:level|severity|lvl|levelname|severity_text)[\"']?\s*[:=]\s*[\"']?[0-9]|^[WEF]\d{4} \d\d:"
 )
 """Holds of every line that says it is a warning or worse; of some others too."""
 
+SELDOM = 20
+"""Where fewer than one line in so many holds the literal text of an expression, that is sought first."""
+
 Spans = Iterator[tuple[int, int]]
+FindSpans = Callable[[bytes, int], Spans]
 
 
 def needs_of_filter(asked: LogFilter) -> list[Need]:
@@ -50,6 +55,7 @@ class TextScanner:
         self._all = not (searched or asked.level or asked.fields)
         self._sure = searched == 1 and not (asked.level or asked.fields)
         self._spans = _spans(asked) if not asked.inverse else None
+        self._literal = _literal(asked) if self._spans is not None else b""
 
     def matching(self, text: bytes) -> list[int]:
         """The numbers of the lines that match, in their order."""
@@ -58,14 +64,25 @@ class TextScanner:
         if self._spans is None:
             return self._line_by_line(text)
         bare = bare_lines(text)
+        spans = self._spans
+        if self._literal:
+            there = bare.count(self._literal)
+            if not there:
+                return []
+            if there * SELDOM < bare.count(b"\n"):
+                return self._around(bare, _text_spans(self._literal), sure=False)
+        return self._around(bare, spans, sure=self._sure)
+
+    def _around(self, bare: bytes, spans: FindSpans, *, sure: bool) -> list[int]:
+        """The lines that match around the places that are found; `sure` when those are matches."""
         found: list[int] = []
         number = position = counted = 0
-        while position <= len(bare) and (span := next(self._spans(bare, position), None)) is not None:
+        while position <= len(bare) and (span := next(spans(bare, position), None)) is not None:
             start, end = bare.rfind(b"\n", 0, span[0]) + 1, bare.find(b"\n", span[0])
             end = len(bare) if end < 0 else end
             number += bare.count(b"\n", counted, start)
             counted = start
-            if self._sure or self._filter.matches_text(bare[start:end]):
+            if sure or self._filter.matches_text(bare[start:end]):
                 found.append(number)
             position = end + 1
         return found
@@ -75,7 +92,7 @@ class TextScanner:
         return [number for number, line in enumerate(text.split(b"\n")) if matches(line)]
 
 
-def _spans(asked: LogFilter) -> Callable[[bytes, int], Spans] | None:
+def _spans(asked: LogFilter) -> FindSpans | None:
     """What finds the places, from a position on, around which a line may match; None where that has to be asked of each."""
     if asked.regex:
         if _BY_LINE.search(asked.regex):
@@ -90,7 +107,15 @@ def _spans(asked: LogFilter) -> Callable[[bytes, int], Spans] | None:
     return None
 
 
-def _text_spans(needle: bytes) -> Callable[[bytes, int], Spans]:
+def _literal(asked: LogFilter) -> bytes:
+    """The longest text that every match of the expression holds as it is; empty where there is none."""
+    if asked.ignore_case or not asked.regex or _FOLDS.search(asked.regex):
+        return b""
+    texts = [part for one in literals_of(asked.regex, ignore_case=False) for part in one.split(b"\n")]
+    return max(texts, key=len, default=b"")
+
+
+def _text_spans(needle: bytes) -> FindSpans:
     def spans(text: bytes, start: int) -> Spans:
         place = text.find(needle, start)
         if place >= 0:
@@ -99,7 +124,7 @@ def _text_spans(needle: bytes) -> Callable[[bytes, int], Spans]:
     return spans
 
 
-def _regex_spans(pattern: bytes, *, ignore_case: bool) -> Callable[[bytes, int], Spans] | None:
+def _regex_spans(pattern: bytes, *, ignore_case: bool) -> FindSpans | None:
     options = re2.Options()
     options.max_mem = MAX_REGEX_MEMORY
     options.log_errors = False

@@ -36,6 +36,7 @@ from kubelore.gateway.idempotency import Idempotency
 from kubelore.gateway.keeping import keeping_routes
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.log_rules import log_rule_routes
+from kubelore.gateway.log_search import log_search_routes
 from kubelore.gateway.log_streams import LogReaders, log_stream_routes
 from kubelore.gateway.metrics import Measured, Metrics, metrics_routes
 from kubelore.gateway.operations import Operations
@@ -130,6 +131,7 @@ def build_app(
     app.include_router(container_routes(bus, roster, continuation))
     app.include_router(container_log_routes(bus, continuation))
     app.include_router(log_stream_routes(LogReaders(bus, roster, settings.max_watches), continuation))
+    app.include_router(log_search_routes(bus, roster, continuation))
     app.include_router(transfer_routes(bus))
     app.include_router(log_rule_routes(bus, roster))
     metrics = Metrics()
