@@ -102,7 +102,10 @@ def check_alert(spec: LogAlertSpec) -> None:
 def check_scope(scope: LogScope) -> None:
     """Raise Invalid or BadRequest for a scope that can mean nothing."""
     if not 0 < len(scope.clusters) <= MAX_CLUSTERS:
-        raise Invalid(f"between 1 and {MAX_CLUSTERS} clusters are named")
+        raise Invalid(
+            f"a rule is about 1 to {MAX_CLUSTERS} clusters, not {len(scope.clusters)}",
+            remedy="Name some that are onboarded; `kubelore clusters list` shows them.",
+        )
     for cluster in scope.clusters:
         check_cluster_name(cluster)
     for globs in (scope.namespaces, scope.containers):
