@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.backing_up import back_up
+from tests.bench.collecting import collect
 from tests.bench.copying import copy
 from tests.bench.figures import Row
 from tests.bench.following_logs import follow_logs
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "logs": follow_logs,
     "copy": copy,
     "search-logs": search_logs,
+    "collect": collect,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

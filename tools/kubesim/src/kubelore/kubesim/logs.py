@@ -32,7 +32,7 @@ _LAST_WORDS = (
 _ITEMS = ("boots", "coat", "lamp", "teapot", "notebook", "scarf", "backpack")
 
 
-Style = Literal["words", "json", "ansi", "long"]
+Style = Literal["words", "json", "ansi", "long", "web"]
 Follow = Literal["goes-on", "ends", "silent", "inotify"]
 
 
@@ -112,12 +112,26 @@ class LogSource:
         return f"{level} {self.app} order={order:06} item={item} took={took}ms"
 
 
+_MASK = (1 << 64) - 1
+
+
+def _request(number: int) -> str:
+    """A request as a web server logs it, different in each line and yet cheap to make."""
+    mixed = number * 0x9E3779B97F4A7C15 & _MASK
+    mixed = (mixed ^ mixed >> 31) * 0xBF58476D1CE4E5B9 & _MASK
+    mixed ^= mixed >> 29
+    path = f"/shop/{_ITEMS[mixed % 7]}?session={mixed >> 40:06x}"
+    code = (200, 200, 200, 200, 200, 304, 404, 500)[mixed >> 8 & 7]
+    return f'10.244.0.{2 + (mixed >> 12) % 248} - - "GET {path} HTTP/1.1" {code} {200 + (mixed >> 22) % 8800} "-" "probe/2.1"'
+
+
 _LEVELS = ("info", "debug", "warn", "error")
 _STYLED: dict[str, Callable[[int], str]] = {
     "json": lambda n: (
         f'{{"level":"{_LEVELS[n % 4]}","msg":"request {n}","status":{200 + n % 4 * 100},"user":{{"id":{n % 50}}}}}'
     ),
     "ansi": lambda n: f"\x1b[3{1 + n % 7}m{_LEVELS[n % 4].upper()}\x1b[0m line {n}",
+    "web": _request,
     "long": lambda n: f"line {n} " + "x" * (600_000 if n % 10 == 9 else 10),
 }
 
