@@ -122,7 +122,7 @@ def _request(number: int) -> str:
     mixed ^= mixed >> 29
     path = f"/shop/{_ITEMS[mixed % 7]}?session={mixed >> 40:06x}"
     code = (200, 200, 200, 200, 200, 304, 404, 500)[mixed >> 8 & 7]
-    return f'10.244.0.{2 + (mixed >> 12) % 248} - - "GET {path} HTTP/1.1" {code} {200 + (mixed >> 22) % 8800} "-" "probe/2.1"'
+    return f'10.244.0.{2 + (mixed >> 12) % 248} - - "GET {path} HTTP/1.1" {code} {200 + (mixed >> 22) % 8800} "-" "probe"'
 
 
 _LEVELS = ("info", "debug", "warn", "error")
