@@ -43,11 +43,11 @@ def check_change(change: ChangeFile) -> None:
         raise Invalid(f"{change.owner[:80]!r} is no owner", remedy="Write user, user:group or :group.")
     if change.action == "rename":
         if path == path_bytes(change.to):
-            raise Invalid("a file cannot be renamed to its own name")
+            raise Invalid("a file cannot be renamed to its own name", remedy="Choose another one.")
     elif change.to:
-        raise BadRequest("`to` is for rename alone")
+        raise BadRequest("`to` is for rename alone", remedy="Leave it out.")
     if change.action in ("delete", "rename") and is_root(path):
-        raise Invalid("the root directory is neither deleted nor renamed")
+        raise Invalid("the root directory is neither deleted nor renamed", remedy="Name what is below it.")
 
 
 def told(change: ChangeFile) -> list[str]:

@@ -52,7 +52,7 @@ _PUT_ANY = 'mv -f "$1" "$2"'
 def check_write(path: bytes, expected: str, mode: str) -> None:
     """Raise BadRequest or Invalid for what no container has to be asked about."""
     if is_root(path):
-        raise Invalid("the root directory has no content")
+        raise Invalid("the root directory has no content", remedy="Name a file.")
     if not (expected in ("", ANY) or _SHA256.match(expected)):
         raise BadRequest(
             f"{expected[:80]!r} is no ETag of a file", remedy="Send the one that reading answered."

@@ -23,17 +23,20 @@ def path_bytes(text: str) -> bytes:
         try:
             raw = base64.b64decode(text[len(FOREIGN) :], validate=True)
         except (binascii.Error, ValueError) as error:
-            raise BadRequest(f"{text[:80]!r} is no base64") from error
+            raise BadRequest(
+                f"{text[:80]!r} is no base64", remedy="Send a `path` of an answer as it is."
+            ) from error
     else:
         raw = text.encode(errors="surrogatepass")
     if not raw.startswith(b"/"):
         raise BadRequest(f"{text[:80]!r} is no absolute path", remedy="Begin it with a slash.")
     if b"\0" in raw:
-        raise BadRequest("a path has no NUL in it")
+        raise BadRequest("a path has no NUL in it", remedy="No file's name can have one.")
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     if len(raw) > MAX_PATH or any(len(part) > _MAX_NAME for part in parts):
         raise BadRequest(
             f"a path has at most {MAX_PATH} bytes, and {_MAX_NAME} between slashes",
+            remedy="Linux has no longer ones.",
         )
     return b"/" + b"/".join(parts)
 

@@ -82,7 +82,9 @@ class Files:
     async def list(self, request: ListFiles) -> FilePage:
         """A page of a directory. Raises NotFound, Forbidden."""
         if not 0 < request.limit <= MAX_FILES:
-            raise BadRequest(f"between 1 and {MAX_FILES} files are listed at once")
+            raise BadRequest(
+                f"between 1 and {MAX_FILES} files are listed at once", remedy="Follow the pages."
+            )
         path = path_bytes(request.path)
         words = ["files:list", request.path]
         async with self._work.on(

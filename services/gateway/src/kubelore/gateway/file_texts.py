@@ -69,7 +69,7 @@ def to_bytes(text: str, encoding: TextEncoding, line_ends: str = "") -> bytes:
         try:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise Invalid("the content is no base64") from error
+            raise Invalid("the content is no base64", remedy="Name the encoding that it is in.") from error
     if line_ends:
         text = _ANY_END.sub(lambda _: _ENDS[line_ends], text)
     mark, codec = _MARKS.get(encoding, (b"", encoding))

@@ -246,5 +246,6 @@ def _expected(if_match: str, if_none_match: str) -> str:
     if if_match or if_none_match not in ("", "*"):
         raise BadRequest(
             "send either If-Match with a file's ETag, or If-None-Match: * for a new file",
+            remedy="Reading a file answers its ETag.",
         )
     return ""
