@@ -275,22 +275,24 @@ async def real(lab_node: LabNode) -> AsyncIterator[Reached]:
     async with KubeClient(read_kubeconfig(lab_node.plane.kubeconfig(), None, POLICY), POLICY) as client:
         with suppress(AlreadyExists):
             await client.create(NAMESPACES, None, json.dumps({"metadata": {"name": NAMESPACE}}).encode())
-        await _start(client)
+        await _start(client, "box", IMAGES, {})
         yield Reached(client, 1)
         await client.delete(NAMESPACES, None, NAMESPACE)
 
 
-async def _start(client: KubeClient) -> None:
-    """One pod with a container of each image."""
-    containers = [
-        {"name": name, "image": image, "imagePullPolicy": "Never"} for name, image in IMAGES.items()
+async def _start(client: KubeClient, name: str, images: dict[str, str], more: dict[str, Any]) -> None:
+    """A pod with a container of each image."""
+    containers: list[dict[str, Any]] = [
+        {"name": one, "image": image, "imagePullPolicy": "Never"} for one, image in images.items()
     ]
-    containers[-1]["securityContext"] = {"runAsUser": 65534}  # type: ignore[assignment]
+    for one in containers:
+        if one["name"] == "nobody":
+            one["securityContext"] = {"runAsUser": 65534}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "box"},
-        "spec": {"containers": containers, "terminationGracePeriodSeconds": 1},
+        "metadata": {"name": name},
+        "spec": {"containers": containers, "terminationGracePeriodSeconds": 1, **more},
     }
 
     async def created() -> bool:
@@ -302,8 +304,8 @@ async def _start(client: KubeClient) -> None:
         return True
 
     async def running() -> bool:
-        statuses = json.loads(await client.get(PODS, NAMESPACE, "box"))["status"].get("containerStatuses", [])
-        return len(statuses) == len(IMAGES) and all(one["ready"] for one in statuses)
+        statuses = json.loads(await client.get(PODS, NAMESPACE, name))["status"].get("containerStatuses", [])
+        return len(statuses) == len(images) and all(one["ready"] for one in statuses)
 
     await wait_for(created, "the pod can be created", 20)
     await wait_for(running, "the pod runs", 60)
@@ -367,6 +369,16 @@ class TestImages:
         with pytest.raises(Unsupported, match="no shell") as refused:
             await Toolboxes(_no_debugging).of(real, ContainerId("lab", NAMESPACE, "box", "bare"))
         assert "debug" in (refused.value.remedy or "")
+
+    @pytest.mark.parametrize("shared", [{"shareProcessNamespace": True}, {"hostPID": True}], ids=str)
+    async def test_a_container_that_shares_its_processes_is_not_looked_into_by_number(
+        self, real: Reached, shared: dict[str, bool]
+    ) -> None:
+        """With the node's processes number 1 would be the node's, and its root directory the node's."""
+        name = f"shared-{len(next(iter(shared)))}"
+        await _start(real.client, name, {"bare": DISTROLESS}, shared)
+        with pytest.raises(Unsupported, match="shares its processes"):
+            await Toolboxes(_no_debugging).of(real, ContainerId("lab", NAMESPACE, name, "bare"), debug=True)
 
     @pytest.mark.parametrize("name", ["gnu", "bare"])
     async def test_links_lead_where_they_lead_for_the_container(self, real: Reached, name: str) -> None:

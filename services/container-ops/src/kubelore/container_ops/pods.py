@@ -60,6 +60,8 @@ class _Spec(msgspec.Struct, rename="camel"):
     ephemeral_containers: list[_Container] = []
     node_name: str = ""
     restart_policy: str = "Always"
+    share_process_namespace: bool = False
+    host_pid: bool = msgspec.field(name="hostPID", default=False)
 
 
 class _PodStatus(msgspec.Struct, rename="camel"):

@@ -178,6 +178,7 @@ class Toolboxes:
             raise Unsupported(
                 f"the container {target.container} of the pod {target.pod} has no shell", remedy=_OFFER
             )
+        _check_alone(pod, target)
         return await self._debug(reached, target)
 
     async def _debug(self, reached: Reached, target: ContainerId) -> Toolbox:
@@ -215,6 +216,16 @@ async def _probe(reached: Reached, target: ContainerId, place: ContainerId) -> T
     tools = frozenset(line.rpartition("/")[2] for line in listed.decode(errors="replace").split())
     flavour: Flavour = "gnu" if b"GNU" in version else "busybox" if b"BusyBox" in version else "other"
     return Toolbox(target, place, flavour, tools & frozenset(TOOLS))
+
+
+def _check_alone(pod: Pod, target: ContainerId) -> None:
+    """Raise Unsupported where process number 1 is not the target's: the node's own, it would be the node's root."""
+    if pod.spec.host_pid or pod.spec.share_process_namespace:
+        whose = "the node" if pod.spec.host_pid else "the other containers of its pod"
+        raise Unsupported(
+            f"{target.container} shares its processes with {whose}: its files cannot be told from theirs",
+            remedy="Copy a file by mounting its volume in a pod of its own.",
+        )
 
 
 def _is_not_found(detail: str) -> bool:
