@@ -52,7 +52,7 @@ def ls(
     if output in (Format.JSON, Format.YAML):
         print_document({"items": found}, output)
     elif output == Format.NAME:
-        print_lines(one["path"] for one in found)
+        print_lines(exact(one["path"]) for one in found)
     elif not found:
         note(f"{path} is empty.")
     else:
@@ -248,6 +248,11 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
     name = f"{one['name']} -> {one['target']}" if one["type"] == "link" else one["name"]
     kind = letter.get(one["type"], "-")
     return f"{kind}{one['mode']}", one["owner"], one["group"], str(one["size"]), one["modified"], name
+
+
+def exact(path: str) -> str:
+    """A path as a terminal shows it and every command takes it: what cannot be printed in base64."""
+    return path if path.isprintable() else "base64:" + base64.b64encode(path.encode()).decode()
 
 
 def suffix(path: str) -> str:
