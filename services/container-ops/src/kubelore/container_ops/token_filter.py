@@ -55,6 +55,8 @@ def fold(text: bytes) -> bytes:
 
 def bare_lines(text: bytes) -> bytes:
     """A text of many lines, each without its terminal sequences."""
+    if b"\x1b" not in text:
+        return text
     bare = without_ansi(text)
     if bare.count(b"\n") == text.count(b"\n"):
         return bare
