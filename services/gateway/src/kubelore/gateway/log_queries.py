@@ -11,6 +11,7 @@ from kubelore.common.errors import BadRequest
 from kubelore.gateway.moments import Moment
 
 _NS = 1_000_000_000
+_LATEST = 2**63 - 1
 
 Since = Annotated[Moment | None, Query(description="Only lines from this time on.")]
 Until = Annotated[Moment | None, Query(description="Only lines before this time.")]
@@ -45,9 +46,14 @@ async def _filter(
         inverse=inverse,
         level=level,
         fields=tuple(field or ()),
-        since=int((since or 0) * _NS),
-        until=int((until or 0) * _NS),
+        since=_nanoseconds(since),
+        until=_nanoseconds(until),
     )
+
+
+def _nanoseconds(moment: float | None) -> int:
+    """Since 1970, no more than 64 bits hold: the year 2262."""
+    return min(int((moment or 0) * _NS), _LATEST)
 
 
 FilterOf = Depends(_filter)

@@ -73,7 +73,6 @@ class LogSearchWork(BaseModel):
     passed_over: int = Field(description="Blocks that cannot hold a match, by their index.")
     raw_bytes: int
     live_containers: int
-    seconds: float
 
 
 class FoundLogLines(BaseModel):

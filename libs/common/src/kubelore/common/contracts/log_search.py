@@ -81,14 +81,13 @@ class FoundGap(msgspec.Struct, kw_only=True):
 
 
 class SearchWork(msgspec.Struct, kw_only=True):
-    """What a search looked at: segments, blocks opened, blocks that could be passed over, bytes of text, seconds."""
+    """What was looked at: segments, blocks opened, blocks passed over, bytes of text, containers that run."""
 
     segments: int = 0
     blocks: int = 0
     passed_over: int = 0
     raw_bytes: int = 0
     live_containers: int = 0
-    seconds: float = 0.0
 
 
 class SearchedLogs(msgspec.Struct, kw_only=True):
