@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import typer
 
-from kubelore.cli.connection import Api, connect
+from kubelore.cli import terminal
+from kubelore.cli.connection import Api, Target, at
 from kubelore.cli.container_names import ContainerName, OneCluster, OneNamespace, container_id
 from kubelore.cli.output import note, print_document, warn
 from kubelore.cli.selection import AllNamespaces, Format, Output, Selector
@@ -18,6 +19,7 @@ from kubelore.common.errors import BadRequest
 PREFIX = "/api/k8s/containers"
 OUTPUT_BYTES = 16 * 1024 * 1024
 ANSWER_S = 20.0
+LONGEST_S = 3600.0
 TIMED_OUT = 124
 """What `timeout` of coreutils exits with."""
 
@@ -38,11 +40,14 @@ def execute(
     namespace: OneNamespace = "",
     cluster: OneCluster = "",
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass stdin on.")] = False,
+    tty: Annotated[
+        bool, typer.Option("--tty", "-t", help="At a terminal; with -i and without a command a shell.")
+    ] = False,
     selector: Selector = "",
     workload: Annotated[str, typer.Option(help="In all pods of a workload, as deployments.apps/web.")] = "",
     all_namespaces: AllNamespaces = False,
     parallel: Annotated[int, typer.Option(min=1, max=32, help="Of many containers, so many at once.")] = 10,
-    timeout: Timeout = 3600,
+    timeout: Timeout = LONGEST_S,
     reason: Reason = "",
     debug: Debug = False,
     output: Output = Format.TABLE,
@@ -50,9 +55,13 @@ def execute(
     """Run a command in a container, and exit as it does. With -l or --workload, in all that are selected."""
     said = list(words or [])
     options: dict[str, Any] = {"timeout_s": timeout, "reason": reason, "debug": debug}
-    if stdin:
+    streamed = (
+        (tty or (stdin and timeout == LONGEST_S)) and not (selector or workload) and output == Format.TABLE
+    )
+    if stdin and not streamed:
         options |= {"stdin": base64.b64encode(sys.stdin.buffer.read()).decode(), "stdin_encoding": "base64"}
-    with connect(context) as api:
+    url, token = (context.find_object(Target) or Target()).resolve()
+    with at(url, token) as api:
         if selector or workload:
             selection = {
                 "clusters": [cluster] if cluster else [],
@@ -64,6 +73,11 @@ def execute(
             body = {**options, "command": _command(said), "parallel": parallel, "selection": selection}
             raise typer.Exit(_in_many(api, body, timeout, output))
         target = container_id(api, _pod(said), cluster, namespace, container)
+        if streamed:
+            tty = tty and stdin and terminal.usable_terminal()
+            command = said[1:] if tty else _command(said[1:])
+            asked = terminal.Asked(str(target), command, tty=tty, stdin=stdin, reason=reason, debug=debug)
+            raise typer.Exit(terminal.run(url, token, asked))
         body = {**options, "command": _command(said[1:]), "output_bytes": OUTPUT_BYTES}
         path = f"{PREFIX}/{quote(str(target), safe=':')}/exec"
         raise typer.Exit(_told(api.post(path, body, timeout_s=timeout + ANSWER_S), output))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from kubelore.cli.connection import ApiError
-from kubelore.cli.output import note, warn
+from kubelore.cli.output import warn
 from kubelore.common.errors import KubeloreError, Unavailable, UpstreamError, error_from_parts
 
 if TYPE_CHECKING:
@@ -251,9 +251,3 @@ def usable_terminal() -> bool:
         return True
     warn("unable to use a TTY: the input is no terminal")
     return False
-
-
-def greet(asked: Asked) -> None:
-    """How to leave without ending it."""
-    if asked.tty and not asked.watch and sys.stdin.isatty():
-        note("Ctrl-] detaches and leaves it running for a while.")
