@@ -26,6 +26,7 @@ from tests.bench.size import FULL, QUICK
 from tests.bench.standing_still import stopped
 from tests.bench.startup import startup
 from tests.bench.sync import sync
+from tests.bench.terminals import type_keys
 from tests.bench.watching import watch, watch_lab
 from tests.bench.world import World
 
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "get": get,
     "busy": busy,
     "stopped": stopped,
+    "terminal": type_keys,
     "watch": watch,
     "watch-lab": watch_lab,
     "record": record,
