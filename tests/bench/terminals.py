@@ -25,6 +25,7 @@ LATE_S = 0.050
 PROTOCOL = "v5.channel.k8s.io"
 _KEYS = 100
 _RUNS = 5
+_TOGETHER = 10
 _ECHO = "a key until it is shown, in a terminal on a real node (p50)"
 _MANY = f"a key in one of {AT_ONCE} terminals that are open at once (p50 / p99)"
 _MEMORY = f"container-ops and gateway more with {AT_ONCE} terminals open"
@@ -63,7 +64,10 @@ async def _many(world: World, node: RealNode) -> list[Row]:
     count = AT_ONCE if world.size.targets else 10
     before = _memory(world.stack)
     async with AsyncExitStack() as open_:
-        terminals = [await open_.enter_async_context(_terminal(world.stack, node)) for _ in range(count)]
+        terminals: list[_Terminal] = []
+        for _ in range(0, count, _TOGETHER):
+            opening = (open_.enter_async_context(_terminal(world.stack, node)) for _ in range(_TOGETHER))
+            terminals += await asyncio.gather(*opening)
         took = [[await terminal.key() for terminal in terminals] for _ in range(3)]
         grown = _memory(world.stack) - before
     latency = Latency.of(took)

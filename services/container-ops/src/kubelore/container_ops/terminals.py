@@ -51,7 +51,7 @@ log = get_logger(__name__)
 RENEW_S = 4.0
 """A revoked token ends a terminal within this and the gateway's five seconds."""
 SHOWN_S = 1.0
-"""How long opening waits for the first thing that a terminal shows, or for the word that it cannot be run."""
+"""How long opening a shell waits for its prompt, or for the word that the image has none."""
 SESSION_IDLE_S = 12.0
 MAX_WORDS = 1000
 MAX_COMMAND_BYTES = 128 * 1024
@@ -229,7 +229,7 @@ class Terminals:
         self._open[terminal.id] = terminal
         serving = asyncio.ensure_future(terminal.serve())
         try:
-            if terminal.tty:
+            if terminal.tty and not opening.request.command:
                 shown = asyncio.ensure_future(terminal.shown.wait())
                 await asyncio.wait({serving, shown}, timeout=SHOWN_S, return_when=asyncio.FIRST_COMPLETED)
                 shown.cancel()
