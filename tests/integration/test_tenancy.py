@@ -385,7 +385,6 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "workload": [f"pods/{tenancy.one('pod')}", "deployments.apps/web"],
         "container": ["*", "web"],
         "follow": ["false"],
-        "direction": ["backward"],
         "tail": ["1"],
         "previous": ["true"],
         "plain": ["true"],
