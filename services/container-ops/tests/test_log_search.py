@@ -172,7 +172,14 @@ async def test_matching_lines_are_counted_over_time(stored: Stored) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"limit": 0}, {"limit": 100_000}, {"seconds": 0}, {"filter": {"regex": "("}}, {"clusters": ("c",) * 201}]
+    "asked",
+    [
+        {"limit": 0},
+        {"limit": 100_000},
+        {"seconds": 0},
+        {"filter": {"regex": "("}},
+        {"clusters": ("c",) * 201},
+    ],
 )
 async def test_what_cannot_be_searched_is_refused(stored: Stored, asked: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):

@@ -35,11 +35,17 @@ async def debug_container(
     """The running debug container of a container, made when there is none. Whoever calls has checked the right.
 
     Raises NotFound (no such container), Forbidden, Unsupported (a cluster
-    without ephemeral containers), Conflict (the target does not run, or the
+    without ephemeral containers, a pod with the processes of its node), Conflict (the target does not run, or the
     image cannot be had) and DeadlineExceeded.
     """
     pod = await read_pod(reached, target)
     target = named_container(pod, target)
+    if pod.spec.host_pid:
+        # With the capability that it gets, it could read the files of the whole node.
+        raise Unsupported(
+            f"the pod {target.pod} shares the processes of its node: there is no debug container for it",
+            remedy="Look at the node itself, as one who may.",
+        )
     _check_running(pod, target)
     found = _existing(pod, target)
     name = found or PREFIX + secrets.token_hex(4)

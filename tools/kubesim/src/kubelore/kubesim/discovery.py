@@ -27,6 +27,7 @@ _SUBRESOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "finalize": ("", "", ("update",)),
     "log": ("Pod", "v1", ("get",)),
     "exec": ("PodExecOptions", "v1", ("create", "get")),
+    "ephemeralcontainers": ("", "", ("get", "patch", "update")),
     "eviction": ("Eviction", "policy/v1", ("create",)),
 }
 

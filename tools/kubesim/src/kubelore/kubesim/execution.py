@@ -53,6 +53,11 @@ def _process(call: Call, sandboxes: Sandboxes, command: list[str]) -> Process:
     meta = pod["metadata"]
     names = [container["name"] for container in pod["spec"]["containers"]]
     container = call.request.query.get("container") or names[0]
+    # The process namespace of a debug container is its target's, and so are the files that it looks into.
+    targets = {
+        one["name"]: one.get("targetContainerName", "") for one in pod["spec"].get("ephemeralContainers", ())
+    }
+    container = targets.get(container) or container
     if container not in names:
         raise bad_request(f"container {container} is not valid for pod {meta['name']}")
     if pod.get("status", {}).get("phase") != "Running" or podlife.behaviour(pod) == "crash":

@@ -81,6 +81,13 @@ def running(pod: Json, since: str) -> Json:
     return _status(pod, "Running", since, containers, ready=True)
 
 
+def debugged(pod: Json, since: str) -> Json:
+    """Ephemeral containers run at once."""
+    state = {"running": {"startedAt": since}}
+    added = pod["spec"].get("ephemeralContainers", [])
+    return {"ephemeralContainerStatuses": [_container(pod, one, state, ready=False) for one in added]}
+
+
 def succeeded(pod: Json, started: str, finished: str) -> Json:
     ended = {"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": finished}
     containers = [

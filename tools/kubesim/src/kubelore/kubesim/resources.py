@@ -15,7 +15,7 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 # group/version, plural, kind, scope, short names, subresources, verbs where they are not all
 _BUILTIN = """
 v1 namespaces Namespace cluster ns status,finalize
-v1 pods Pod ns po status,log,exec,eviction
+v1 pods Pod ns po status,log,exec,ephemeralcontainers,eviction
 v1 services Service ns svc status
 v1 configmaps ConfigMap ns cm -
 v1 secrets Secret ns - -

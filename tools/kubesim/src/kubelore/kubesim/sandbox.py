@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ENTRIES = 10_000
+ROOT_OF_INIT = "/proc/1/root"  # leads to where it is looked at from
 MAX_TREES = 64  # containers of one cluster whose files are kept; the longest unused is forgotten
 
 
@@ -47,8 +48,9 @@ class FileTree:
     def resolve(path: str, cwd: str = "/") -> str:
         if "\0" in path:
             raise SandboxError(f"{path!r}: Invalid argument")
-        resolved = posixpath.normpath(posixpath.join(cwd, path))
-        return "/" + resolved.lstrip("/")
+        resolved = "/" + posixpath.normpath(posixpath.join(cwd, path)).lstrip("/")
+        inside = resolved.removeprefix(ROOT_OF_INIT)
+        return inside or "/" if inside[:1] in ("", "/") else resolved
 
     def node(self, path: str) -> Node:
         node = self._nodes.get(path)

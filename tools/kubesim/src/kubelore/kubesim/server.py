@@ -178,7 +178,7 @@ class ApiServer:
     async def _subresource(self, call: Call) -> web.StreamResponse:
         if call.subresource not in call.type.subresources:
             raise not_implemented(f"{call.type.plural}/{call.subresource}")
-        if call.subresource in ("status", "finalize"):
+        if call.subresource in ("status", "finalize", "ephemeralcontainers"):
             if call.request.method not in ("GET", "PUT", "PATCH"):
                 raise method_not_allowed()
             return await self._one(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 
-from . import deletion, ownership, patches, quota, rules
+from . import deletion, ownership, patches, podlife, quota, rules
 from .call import Call
 from .cluster import NAME_ALPHABET, ClusterState, timestamp
 from .mergekeys import MergeRules
@@ -135,6 +135,12 @@ def _keep_hidden(call: Call, before: Json, obj: Json) -> None:
         obj |= {key: value for key, value in before.items() if key != "status"}
         if status is not None:
             obj["status"] = status
+    elif call.subresource == "ephemeralcontainers":
+        added = (obj.get("spec") or {}).get("ephemeralContainers") or []
+        spec = {**before["spec"], "ephemeralContainers": added}
+        obj.clear()
+        obj |= {**before, "spec": spec}
+        obj["status"] = {**before.get("status", {}), **podlife.debugged(obj, timestamp())}
     elif "status" in call.type.subresources:
         obj.pop("status", None)
         if "status" in before:
