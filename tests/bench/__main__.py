@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.bench.backing_up import back_up
 from tests.bench.collecting import collect
 from tests.bench.copying import copy
+from tests.bench.executing import execute
 from tests.bench.figures import Row
 from tests.bench.following_logs import follow_logs
 from tests.bench.machine import facts, load
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[World], list[Row]]] = {
     "copy": copy,
     "search-logs": search_logs,
     "collect": collect,
+    "exec": execute,
 }
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
