@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from kubelore.cli.__main__ import app
 from kubelore.common.settings import CommonSettings
+from kubelore.container_ops.settings import ContainerOpsSettings
 from kubelore.gateway.settings import GatewaySettings
 from kubelore.resource_ops.settings import ResourceOpsSettings
 
@@ -53,7 +54,8 @@ def row_of(name: str, setting: FieldInfo) -> str:
         default = json.dumps(default)
     described = str(setting.description)
     if name not in CommonSettings.model_fields:
-        owner = "Gateway" if name in GatewaySettings.model_fields else "resource-ops"
+        owners = {"Gateway": GatewaySettings, "resource-ops": ResourceOpsSettings}
+        owner = next((one for one, of in owners.items() if name in of.model_fields), "container-ops")
         described = f"{owner} only. {described}"
     shown = f"`{default}`" if default not in (None, "") else ""
     return f"| `KUBELORE_{name.upper()}` | {shown} | {described} |"
@@ -62,6 +64,9 @@ def row_of(name: str, setting: FieldInfo) -> str:
 def test_every_setting_is_documented_as_it_is() -> None:
     lines = [line for line in OPERATIONS.read_text().splitlines() if line.startswith("| `KUBELORE_")]
     settings = GatewaySettings.model_fields | ResourceOpsSettings.model_fields
+    settings = settings | {
+        name: of for name, of in ContainerOpsSettings.model_fields.items() if name not in settings
+    }
     assert lines == [row_of(name, setting) for name, setting in settings.items()]
 
 

@@ -39,6 +39,7 @@ VIEWER = "viewer-of-one-namespace"
 MARK = "cn-"
 """What every canary contains: a search for it must find none."""
 STREAM = "text/event-stream"
+CONTAINERS = "/api/k8s/containers"
 HOURLY = 3600
 
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
@@ -84,6 +85,8 @@ class Tenancy:
     """A restore from it, in a dry run."""
     backup: str = ""
     """A backup of the hidden namespace."""
+    done: str = ""
+    """What the administrator did in a hidden container."""
 
     @property
     def admin(self) -> httpx.AsyncClient:
@@ -158,6 +161,7 @@ async def tenancy(kubelore) -> AsyncIterator[Tenancy]:
         await made.admin.delete(f"/api/k8s/yaml/backup/policies/{made.one('policy')}")
         await made.admin.delete(f"/api/k8s/logs/policies/{made.one('logged')}")
         await made.admin.delete(f"/api/k8s/logs/alerts/{made.one('watched')}")
+        await made.admin.delete(f"{CONTAINERS}/exec/policies/{made.one('guard')}")
 
 
 def _running_pod(name: str, namespace: str) -> dict[str, Any]:
@@ -255,6 +259,8 @@ async def _act(made: Tenancy) -> None:
         answer = await made.admin.post(f"/api/k8s/logs/{rules}", json=rule)
         assert answer.status_code == 201, answer.text
 
+    await _run(made)
+
     async def recorded() -> bool:
         histories = [await made.admin.get(f"/api/k8s/yaml/versions/{quote(one)}") for one in made.ids()]
         return all(one.status_code == 200 for one in histories) and made.one("change-log") in str(
@@ -270,6 +276,17 @@ async def _act(made: Tenancy) -> None:
         f"/api/k8s/yaml/versions/{target}/branches", json={"name": "idea", "note": made.new("draft-note")}
     )
     assert drafted.status_code == 201, drafted.text
+
+
+async def _run(made: Tenancy) -> None:
+    """A command in a hidden container, which is on record although its pod is gone, and a policy about such."""
+    rule = {"effect": "deny", "clusters": [made.theirs], "message": made.new("refusal")}
+    answer = await made.admin.post(f"{CONTAINERS}/exec/policies", json={**rule, "name": made.new("guard")})
+    assert answer.status_code == 201, answer.text
+    body = {"command": [made.new("command")], "reason": made.new("why-run")}
+    answer = await made.admin.post(f"{CONTAINERS}/mine:{made.hidden}:web-0:web/exec", json=body)
+    assert answer.status_code == 404, answer.text
+    made.done = (await made.admin.get(f"{CONTAINERS}/operations")).json()["items"][0]["id"]
 
 
 async def _restore(made: Tenancy) -> None:
@@ -302,8 +319,9 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
     ids = objects
     if "tokens" in path:
         ids = [tenancy.other["id"]]
-    elif "/containers/{id}" in path:
+    elif path.startswith(CONTAINERS) and "operations" not in path:
         ids = [f"{name}:{tenancy.hidden}:{tenancy.one('pod')}:web" for name in ("mine", tenancy.theirs)]
+        ids.append(f"mine:{VISIBLE}:web-0:web")
     elif "operations" in path:
         ids = [tenancy.operation]
     elif "yaml/restore" in path:
@@ -364,9 +382,13 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "rv": ["1"],
         "propagation": ["Foreground"],
         "grace_period_s": ["0"],
-        "policy": [tenancy.one("policy"), tenancy.one("logged")],
+        "policy": [tenancy.one(what) for what in ("policy", "logged", "guard")],
         "alert": [tenancy.one("watched")],
         "logs": ["true"],
+        "pod": ["web-0"],
+        "user": ["admin", VIEWER],
+        "text": [MARK],
+        "operation": [tenancy.done],
         "number": ["1"],
         "session": ["container-ops-0." + "0" * 32],
         "path": ["/etc/hostname"],
@@ -384,6 +406,8 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "debug": ["false"],
         "workload": [f"pods/{tenancy.one('pod')}", "deployments.apps/web"],
         "container": ["*", "web"],
+        "direction": ["backward"],
+        "compression": ["gzip"],
         "follow": ["false"],
         "tail": ["1"],
         "previous": ["true"],
@@ -397,7 +421,6 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "level": ["info"],
         "field": ["a"],
         "encoding": ["utf-8"],
-        "pod": [name],
         "word": ["true"],
         "stored": ["false"],
         "live": ["false"],
@@ -614,6 +637,18 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/k8s/logs/alerts"): _log_rules,
     ("PUT", "/api/k8s/logs/policies/{policy}"): {"days": 1},
     ("PUT", "/api/k8s/logs/alerts/{alert}"): {"count": 2},
+    ("POST", f"{CONTAINERS}/{{id}}/exec"): {"command": ["true"]},
+    ("POST", f"{CONTAINERS}/{{id}}/debug"): {},
+    ("POST", f"{CONTAINERS}/exec"): lambda tenancy: [
+        {"command": ["true"], "containers": values(tenancy, CONTAINERS, {})["id"]},
+        *(
+            {"command": ["true"], "selection": {"clusters": [cluster], "namespaces": namespaces}}
+            for cluster in tenancy.clients
+            for namespaces in ([], [VISIBLE], [tenancy.hidden])
+        ),
+    ],
+    ("POST", f"{CONTAINERS}/exec/policies"): {"name": "another", "effect": "deny"},
+    ("PUT", f"{CONTAINERS}/exec/policies/{{policy}}"): {"effect": "deny"},
     ("POST", "/api/tokens"): {"name": "more", "grants": [GRANT], "expires_in_s": 600},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/reveal"): {"reason": "because"},
     ("POST", "/api/k8s/yaml/versions/{id}/{version}/redact"): {"reason": "because"},
@@ -680,6 +715,7 @@ SHOWS_NONE = {
     "/api/k8s/containers/{id}/files/download": "nothing, where no pod runs",
     "/api/k8s/containers/{id}/files": "nothing, where no pod runs",
     "/api/k8s/containers/{id}/files/content": "nothing, where no pod runs",
+    CONTAINERS: "the containers of the pod that was asked for",
     "/api/k8s/yaml/parked": "nothing, where nothing is parked",
     "/api/k8s/logs/histogram": "numbers",
     "/api/k8s/yaml/policies": "rules, of which none is set",
@@ -831,7 +867,7 @@ def _refused(answer: httpx.Response) -> bool:
     if answer.status_code != 200:
         return answer.status_code in (403, 404)
     results = answer.json()["results"]
-    refused = [one for one in results if not one["skipped"]]
+    refused = [one for one in results if not one.get("skipped")]
     return bool(refused) and all(
         one["error"]["status"] in (403, 404) or "no cluster is chosen" in one["error"]["detail"]
         for one in refused
