@@ -406,8 +406,6 @@ def values(tenancy: Tenancy, path: str, schema: dict[str, Any]) -> dict[str, lis
         "debug": ["false"],
         "workload": [f"pods/{tenancy.one('pod')}", "deployments.apps/web"],
         "container": ["*", "web"],
-        "direction": ["backward"],
-        "compression": ["gzip"],
         "follow": ["false"],
         "tail": ["1"],
         "previous": ["true"],
