@@ -177,18 +177,35 @@ class CommandLine:
         self._environment = {**os.environ, "KUBELORE_URL": url, "KUBELORE_TOKEN": token, "NO_COLOR": "1"}
 
     async def start(
-        self, *arguments: str, program: str = "kubelore", stdin: int = asyncio.subprocess.DEVNULL
+        self,
+        *arguments: str,
+        program: str = "kubelore",
+        stdin: int = asyncio.subprocess.DEVNULL,
+        tty: int | None = None,
+        environment: dict[str, str] | None = None,
     ) -> asyncio.subprocess.Process:
-        """A command that runs on; whoever starts it ends it."""
+        """A command that runs on; whoever starts it ends it. `tty` is the terminal it runs on."""
         pipe = asyncio.subprocess.PIPE
+        streams = (stdin, pipe, pipe) if tty is None else (tty, tty, tty)
         return await asyncio.create_subprocess_exec(
-            BIN / program, *arguments, stdout=pipe, stderr=pipe, stdin=stdin, env=self._environment
+            BIN / program,
+            *arguments,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            env=self._environment | (environment or {}),
         )
 
-    async def __call__(self, *arguments: str, program: str = "kubelore", stdin: str = "") -> Outcome:
+    async def __call__(
+        self,
+        *arguments: str,
+        program: str = "kubelore",
+        stdin: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> Outcome:
         """A command, to its end."""
         given = asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL
-        process = await self.start(*arguments, program=program, stdin=given)
+        process = await self.start(*arguments, program=program, stdin=given, environment=environment)
         async with asyncio.timeout(60):
             out, err = await process.communicate(stdin.encode() or None)
         return Outcome(process.returncode or 0, out.decode(), err.decode())
