@@ -83,7 +83,7 @@ async def day(kubelore, command_line, lab_node) -> AsyncIterator[Day]:
     real = lab_node.plane.kubectl()
     await real("create", "namespace", SPACE)
     await real("apply", "-f", "-", stdin=deployment(BUSYBOX))
-    async with SimulatedFleet(clusters=1, pods=3) as fleet:
+    async with SimulatedFleet(clusters=0, demo=True) as fleet:
         await kubelore.onboard(REAL, lab_node.plane.kubeconfig())
         await kubelore.onboard(SIMULATED, fleet[0].kubeconfig)
         terminal = command_line(kubelore.url, kubelore.token)
