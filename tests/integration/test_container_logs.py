@@ -97,17 +97,24 @@ async def test_a_search_turned_around_finds_the_other_lines(written: Log) -> Non
 
 
 async def test_an_export_is_the_log_in_each_form(written: Log) -> None:
-    until = (await written.page(limit=1, direction="backward"))["items"][0]["timestamp"]
-    query = {"until": until, "limit": 5000}
-    lines = [item["message"] for item in (await written.page(**query))["items"]]
-    assert len(lines) > 3
-    text = await written.file(until=until)
+    newest = (await written.page(limit=50, direction="backward"))["items"]
+    # The oldest lines rotate away while this runs.
+    query = {"since": newest[-1]["timestamp"], "until": newest[0]["timestamp"]}
+    lines = [item["message"] for item in (await written.page(**query, limit=5000))["items"]]
+    assert len(lines) == 49  # `until` is the first moment that is not meant
+    text = await written.file(**query)
     assert text.decode().splitlines() == lines
-    documents = (await written.file(until=until, format="jsonl")).splitlines()
+    documents = (await written.file(**query, format="jsonl")).splitlines()
     assert [json.loads(one)["message"] for one in documents] == lines
-    assert gzip.decompress(await written.file(until=until, compression="gzip")) == text
-    packed = await written.file(until=until, compression="zstd")
+    assert gzip.decompress(await written.file(**query, compression="gzip")) == text
+    packed = await written.file(**query, compression="zstd")
     assert zstandard.ZstdDecompressor().decompressobj().decompress(packed) == text
+
+
+async def test_an_export_of_a_run_that_is_not_there_is_refused_before_it_begins(written: Log) -> None:
+    answer = await written.http.get(f"{written.path}/export", params={"previous": "true"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert "previous" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

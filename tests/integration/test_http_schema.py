@@ -18,7 +18,7 @@ NAME = "described"
 # 431: what is too long for a parameter is soon too long for the head of a request.
 CONFIG = """
 [checks.not_a_server_error]
-expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
+expected-statuses = ["2xx", "3xx", "4xx", 501, 503, 504]
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 404, 405, 409, 413, 422, 431]
 """

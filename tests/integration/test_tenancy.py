@@ -748,7 +748,9 @@ async def walk(tenancy: Tenancy, client: httpx.AsyncClient) -> list[Finding]:
             continue
         for call in operation.calls(tenancy):
             answer = await call.send(client)
-            assert answer.status_code < 500, f"{call} answered {answer.status_code}: {answer.text}"
+            # 501: what a simulated container has no program for.
+            fine = answer.status_code < 500 or answer.status_code == 501
+            assert fine, f"{call} answered {answer.status_code}: {answer.text}"
             if shown := tenancy.shown(_told(answer) + str(answer.headers), call.said()):
                 found.append(Finding(operation.path, call, shown))
     return found

@@ -157,6 +157,9 @@ async def test_a_body_over_the_limit_is_refused_as_it_arrives_when_it_declares_n
     assert answer.status_code == 413
 
 
+REQUEST = {"type": "http", "method": "POST", "path": "/", "headers": []}
+
+
 async def test_a_body_that_never_ends_is_given_up() -> None:
     async def silence():
         await asyncio.Event().wait()
@@ -165,7 +168,7 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
         await receive()
 
     with pytest.raises(Exception, match="408"):
-        await Limits(reads, 100, body_deadline_s=0.05)({"type": "http", "headers": []}, silence, None)
+        await Limits(reads, 100, body_deadline_s=0.05)(REQUEST, silence, None)
 
 
 async def test_a_head_that_never_ends_is_cut(world) -> None:
@@ -215,7 +218,7 @@ async def answered(app, scope=None) -> tuple[int, dict[str, str], bytes]:
     async def send(message) -> None:
         sent.append(message)
 
-    await app({"type": "http", "headers": [], **(scope or {})}, None, send)
+    await app({**REQUEST, **(scope or {})}, None, send)
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, sent[1]["body"]
 

@@ -87,7 +87,7 @@ class ContainerLogs:
                 return _shown(asked, target, page)
 
     async def export(self, asked: ExportLogs) -> LogExport:
-        """Begin to make a file. Raises BadRequest, NotFound, TooManyRequests."""
+        """Begin to make a file, once its log can be read. Raises BadRequest, NotFound, TooManyRequests."""
         if len(self._exporting) >= MAX_EXPORTS:
             raise TooManyRequests(
                 f"{MAX_EXPORTS} logs are being exported already", remedy="Wait for one.", retry_after_s=5
@@ -97,11 +97,15 @@ class ContainerLogs:
         async with self._house.reach.using(target.cluster) as reached:
             target = await _named(reached, target)
         session = new_session_id(SERVICE, "gateway")
-        ready = asyncio.Event()
-        task = asyncio.create_task(self._serve(session, target, wanted, asked, ready))
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._serve(session, target, wanted, asked, begun))
         self._exporting.add(task)
         task.add_done_callback(self._exporting.discard)
-        await ready.wait()
+        try:
+            await begun
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
         return LogExport(session, _file_name(target, asked))
 
     async def close(self) -> None:
@@ -111,12 +115,17 @@ class ContainerLogs:
         await asyncio.gather(*self._exporting, return_exceptions=True)
 
     async def _serve(
-        self, id_: str, target: ContainerId, wanted: LineFilter, asked: ExportLogs, ready: asyncio.Event
+        self,
+        id_: str,
+        target: ContainerId,
+        wanted: LineFilter,
+        asked: ExportLogs,
+        begun: asyncio.Future[None],
     ) -> None:
+        """The file, to its reader; until `begun` is set, errors are the answer to the request."""
         mandate = Mandate.of_request()
         bus = self._house.bus
         async with Session(bus, id_, "server") as session:
-            ready.set()
             try:
                 async with (
                     acting_under(bus, mandate, renew_every_s=RENEW_EVERY_S),
@@ -124,16 +133,26 @@ class ContainerLogs:
                         "log", target, ["logs", "--export", *_words(asked)[1:]], session_id=id_[-32:]
                     ) as entry,
                 ):
-                    sent = await self._send(session, target, wanted, asked)
+                    sent = await self._send(session, target, wanted, asked, begun)
                     entry.result |= {"bytes": sent}
             except SessionEnded as error:
                 log.debug("a reader of logs left", detail=error.detail)
             except KubeloreError as error:
+                if not begun.done():
+                    begun.set_exception(error)
+                    return
                 log.info("an export of logs failed", reason=error.reason, detail=error.detail)
                 await session.fail(error)
+            finally:
+                begun.cancel()
 
     async def _send(
-        self, session: Session, target: ContainerId, wanted: LineFilter, asked: ExportLogs
+        self,
+        session: Session,
+        target: ContainerId,
+        wanted: LineFilter,
+        asked: ExportLogs,
+        begun: asyncio.Future[None],
     ) -> int:
         sent, held = 0, bytearray()
         async with (
@@ -141,6 +160,8 @@ class ContainerLogs:
             aclosing(_pieces(reached, target, wanted, asked)) as pieces,
         ):
             async for piece in pieces:
+                if not begun.done():
+                    begun.set_result(None)
                 held += piece
                 if len(held) >= FRAME_BYTES:
                     sent += len(held)
@@ -173,7 +194,7 @@ def _shown(asked: ReadLogs, target: ContainerId, page: Page) -> LogPage:
 async def _pieces(
     reached: Reached, target: ContainerId, wanted: LineFilter, asked: ExportLogs
 ) -> AsyncGenerator[bytes]:
-    """The file, piece by piece."""
+    """The file, piece by piece; one is empty where nothing of what was read belongs into it."""
     packer = _packer(asked)
     since = Cursor(wanted.asked.since).since_time if wanted.asked.since else None
     scan = Scan(
@@ -190,6 +211,8 @@ async def _pieces(
             if chosen:
                 yield packer.compress(_joined(renderer, target, chosen, begins=begins, form=asked.form))
                 begins = chosen[-1].whole
+            else:
+                yield b""
             if until and lines[0].at > until + SLACK_NS:
                 break
     yield packer.flush()

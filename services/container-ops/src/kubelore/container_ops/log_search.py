@@ -44,6 +44,7 @@ MAX_GAPS = 100
 OVERTIME_S = 10.0
 """So much longer than asked for is searched where nothing would be sure otherwise."""
 _NARROW = "Narrow it to a shorter time, or to a namespace or pod."
+MINUTE_NS = 60 * 10**9
 COUNTED_NS = 24 * 3600 * 1_000_000_000
 """How far back is counted where no beginning is named."""
 
@@ -87,7 +88,7 @@ class LogSearch:
         if not 1 <= request.buckets <= MAX_BUCKETS:
             raise BadRequest(f"{request.buckets} spans are not between 1 and {MAX_BUCKETS}")
         deadline = time.monotonic() + _seconds(request.seconds)
-        until = request.filter.until or time.time_ns() + 1
+        until = request.filter.until or _soon()
         since = request.filter.since or until - COUNTED_NS
         if since >= until:
             raise BadRequest("what is counted ends before it begins")
@@ -120,6 +121,11 @@ class LogSearch:
         return await self._live.search(
             places, wanted, beyond_stored=request.stored, strictly=strictly, seconds=request.seconds
         )
+
+
+def _soon() -> int:
+    """The end of this minute: who asks twice within it sees the same spans, and can compare them."""
+    return (time.time_ns() // MINUTE_NS + 1) * MINUTE_NS
 
 
 def _seconds(asked: float) -> float:
