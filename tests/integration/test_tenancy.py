@@ -708,11 +708,8 @@ SHOWS_NONE = {
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",
     "/api/k8s/containers/operations/{id}/recording": "nothing, where no terminal was open",
     "/api/k8s/containers/{id}/files/upload": "a number",
-    "/api/k8s/containers/{id}/logs": "nothing, where no pod runs",
-    "/api/k8s/containers/{id}/logs/export": "nothing, where no pod runs",
-    "/api/k8s/containers/{id}/files/download": "nothing, where no pod runs",
-    "/api/k8s/containers/{id}/files": "nothing, where no pod runs",
-    "/api/k8s/containers/{id}/files/content": "nothing, where no pod runs",
+    "/api/k8s/containers/{id}/logs": "lines that a simulated pod writes of itself",
+    "/api/k8s/containers/{id}/logs/export": "lines that a simulated pod writes of itself",
     CONTAINERS: "the containers of the pod that was asked for",
     "/api/k8s/yaml/parked": "nothing, where nothing is parked",
     "/api/k8s/logs/histogram": "numbers",
@@ -747,7 +744,11 @@ async def walk(tenancy: Tenancy, client: httpx.AsyncClient) -> list[Finding]:
         if not operation.reads or operation.streams:
             continue
         for call in operation.calls(tenancy):
-            answer = await call.send(client)
+            try:
+                answer = await call.send(client)
+            except httpx.HTTPError as error:
+                error.add_note(str(call))
+                raise
             # 501: what a simulated container has no program for.
             fine = answer.status_code < 500 or answer.status_code == 501
             assert fine, f"{call} answered {answer.status_code}: {answer.text}"

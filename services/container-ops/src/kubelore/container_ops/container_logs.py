@@ -24,7 +24,7 @@ from kubelore.common.contracts.logs import (
     LogPage,
     ReadLogs,
 )
-from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooManyRequests
+from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooManyRequests, UpstreamError
 from kubelore.common.kube.resource_type import PODS
 from kubelore.common.mandates import Mandate, acting_under
 from kubelore.common.reach import Reached
@@ -143,6 +143,12 @@ class ContainerLogs:
                     return
                 log.info("an export of logs failed", reason=error.reason, detail=error.detail)
                 await session.fail(error)
+            except Exception as error:
+                log.error("an export of logs ended unexpectedly", exc_info=error)
+                if not begun.done():
+                    begun.set_exception(error)
+                    return
+                await session.fail(UpstreamError("the log could not be read any further"))
             finally:
                 begun.cancel()
 
