@@ -110,3 +110,25 @@ async def test_a_peer_that_went_silent_ends_the_session(bus: Bus) -> None:
     async with Session(bus, new_session_id("tester", "tester"), "server", idle_s=0.3) as server:
         with pytest.raises(SessionEnded, match="silent"):
             await asyncio.wait_for(server.send(b"x"), 5)
+
+
+@pytest.mark.parametrize("ends", ["finish", "fail"])
+async def test_an_end_without_a_frame_waits_for_the_other_side_to_listen(
+    bus: Bus, joining, ends: str
+) -> None:
+    name = new_session_id("tester", "tester")
+
+    async def end(session: Session) -> None:
+        await (session.finish() if ends == "finish" else session.fail(Conflict("not today")))
+
+    async with asyncio.timeout(8), Session(bus, name, "server") as server:
+        ending = asyncio.create_task(end(server))
+        await bus.client.flush()
+        async with Session(await joining(), name, "client") as client:
+            if ends == "finish":
+                assert await read(client) == b""
+                await client.finish()
+            else:
+                with pytest.raises(Conflict, match="not today"):
+                    await read(client)
+        await ending

@@ -41,6 +41,8 @@ FRAME_BYTES = 64 * 1024
 REPLY_FRAME_BYTES = 512 * 1024
 """A large reply has nothing to be interleaved with; 10,000 whole pods took 310 ms instead of 550."""
 WINDOW = 8
+LISTENS_S = 10.0
+"""How long an error waits for the other side to listen."""
 IDLE_S = 30.0
 """A peer that said nothing for so long is gone; both sides repeat their credit every third of it."""
 
@@ -132,12 +134,18 @@ class Session:
             self._sent += 1
 
     async def finish(self) -> None:
-        """Say that nothing follows, so that the other side's iteration ends."""
+        """Say that nothing follows, so that the other side's iteration ends. Raises SessionEnded."""
+        if not self._allowed:
+            await self._wait(lambda: self._allowed > 0)
         self._finished = True
         await self._frame(_END, self._sent)
 
     async def fail(self, error: KubeloreError) -> None:
         """End the session with an error, which the other side's iteration raises."""
+        with suppress(KubeloreError, TimeoutError):
+            # Said to nobody it would be lost, and the other side, once there, would wait for a frame.
+            async with asyncio.timeout(LISTENS_S):
+                await self._wait(lambda: self._allowed > 0)
         self._failure = self._failure or error
         await self._frame(_ERROR, self._sent, wire.error_body(error))
 
