@@ -85,7 +85,7 @@ class Keep:
         """The stored lines of each container, in the order in which they were stored."""
         found: dict[str, list[tuple[int, str]]] = {}
         segments = await self.store.repository.overlapping(
-            SegmentScope(policy=policy), newest_first=False, limit=1000
+            SegmentScope(clusters=(self.scene.name,), policy=policy), newest_first=False, limit=1000
         )
         for segment in sorted(segments, key=lambda one: (one.owner, one.sequence)):
             numbers, sealer = range(len(segment.index.blocks)), self.store.sealer(segment)
@@ -121,7 +121,9 @@ class Keep:
         await self.stop(replica)
 
     async def gaps(self) -> list[StreamGap]:
-        segments = await self.store.repository.overlapping(SegmentScope(), newest_first=False, limit=1000)
+        segments = await self.store.repository.overlapping(
+            SegmentScope(clusters=(self.scene.name,)), newest_first=False, limit=1000
+        )
         return [gap for one in segments for stream in one.index.streams for gap in stream.gaps]
 
 

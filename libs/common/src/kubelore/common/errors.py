@@ -143,7 +143,8 @@ class IntegrityError(KubeloreError):
 
 
 def _subclasses(root: type[KubeloreError]) -> dict[str, type[KubeloreError]]:
-    found = {root.reason: root}
+    """The classes by their reasons. One without a reason of its own is told apart by its code, where it was raised."""
+    found = {root.reason: root} if "reason" in vars(root) else {}
     for child in root.__subclasses__():
         found.update(_subclasses(child))
     return found
