@@ -40,7 +40,10 @@ _HEAD = tuple(_PLAIN)
 
 
 class SegmentScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Which segments are meant: of these clusters (none: nothing), with lines from `since` until before `until` (ns; 0: no end), and of all that is named."""
+    """Which segments are meant: of these clusters (none: nothing), and of all else that is named.
+
+    They have lines from `since` until before `until` (ns; 0: no end).
+    """
 
     since: int = 0
     until: int = 0
