@@ -22,7 +22,7 @@ from kubelore.common.contracts.container_history import (
 from kubelore.common.contracts.containers import ContainerId, PodRef
 from kubelore.common.contracts.execution import MAX_TARGETS, DebugContainer, FindContainers
 from kubelore.common.contracts.resources import SortKey
-from kubelore.common.errors import BadRequest, KubeloreError, TooLarge
+from kubelore.common.errors import BadRequest, KubeloreError, NotFound, TooLarge
 from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import Act, audited, intend
 from kubelore.gateway.container_ids import ContainerPath
@@ -119,7 +119,7 @@ def _running_many(router: APIRouter, bus: Bus, roster: Roster) -> None:
 
 
 async def _targets(bus: Bus, roster: Roster, caller: Caller, body: ManyExecBody) -> list[str]:
-    """The ids that a body means, each once and in order. Raises BadRequest, TooLarge."""
+    """The ids that a body means, each once and in order. Raises BadRequest, TooLarge, and NotFound of all clusters."""
     if bool(body.containers) == (body.selection is not None):
         raise BadRequest("name either containers or a selection")
     if body.selection is None:
@@ -127,16 +127,24 @@ async def _targets(bus: Bus, roster: Roster, caller: Caller, body: ManyExecBody)
     selection = body.selection
     room = asyncio.Semaphore(FIND_AT_ONCE)
 
+    missing: list[NotFound] = []
+
     async def find(cluster: str) -> Sequence[str]:
         plain = selection.model_dump(exclude={"clusters"})
-        async with room:
-            found = await bus.request(execution.FIND_CONTAINERS, FindContainers(cluster=cluster, **plain))
+        try:
+            async with room:
+                found = await bus.request(execution.FIND_CONTAINERS, FindContainers(cluster=cluster, **plain))
+        except NotFound as error:
+            missing.append(error)
+            return ()
         if found.more:
             raise _too_many()
         return found.ids
 
     clusters = roster.select(caller, selection.clusters)
     ids = [one for found in await asyncio.gather(*map(find, clusters)) for one in found]
+    if missing and len(missing) == len(clusters):
+        raise missing[0]
     if len(ids) > MAX_TARGETS:
         raise _too_many()
     return ids
