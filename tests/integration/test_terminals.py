@@ -225,8 +225,10 @@ async def test_a_second_connection_takes_the_terminal_over_and_the_first_is_told
 
 async def test_a_paste_of_megabytes_arrives_whole(door: Door) -> None:
     socket = await door.attach(
-        await door.open(command=["sh", "-c", "stty raw -echo; head -c 3000000 | sha256sum"])
+        await door.open(command=["sh", "-c", "stty raw -echo; echo ready; head -c 3000000 | sha256sum"])
     )
+    # Before, the terminal takes lines, and of one this long only the beginning.
+    await until(socket, b"ready")
     text = b"0123456789abcdef" * 187_500
     for start in range(0, len(text), 1_000_000):
         await socket.send_bytes(bytes([STDIN]) + text[start : start + 1_000_000])

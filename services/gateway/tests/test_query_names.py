@@ -17,7 +17,7 @@ async def test_every_endpoint_refuses_a_parameter_that_it_does_not_know(world) -
     tried = 0
     for template, methods in document["paths"].items():
         named = template.replace("/containers/{id}", f"/containers/{ONE_CONTAINER}")
-        path = re.sub(r"\{[^}]*\}", ONE_ID, named)
+        path = re.sub(r"\{[^}]*\}", ONE_ID, named.replace("{version}", "1"))
         for method in methods:
             answer = await world.http.request(method.upper(), path, params={"surprise": "1"}, json={})
             problem = answer.json()

@@ -244,7 +244,7 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         return json_answer(await bus.request(versions.VERIFY, VerifyHistory(id=id, branch=branch)))
 
     @router.get(
-        "/versions/{id}/{version}",
+        "/versions/{id}/{version:int}",
         response_model=VersionDocument,
         summary="One version with its object, as JSON or YAML",
         responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}, **documented(404)},
