@@ -111,6 +111,14 @@ async def test_an_export_is_the_log_in_each_form(written: Log) -> None:
     assert zstandard.ZstdDecompressor().decompressobj().decompress(packed) == text
 
 
+@pytest.mark.parametrize("until", ["0437-02-07T23:42:26Z", "1969-12-31T23:59:59Z"])
+async def test_before_any_log_could_be_written_there_is_nothing(written: Log, until: str) -> None:
+    assert (await written.page(until=until))["items"] == []
+    assert await written.file(until=until) == b""
+    answer = await written.http.get("/api/k8s/logs/histogram", params={"until": until})
+    assert (answer.status_code, answer.json()["total"]) == (200, 0)
+
+
 async def test_an_export_of_a_run_that_is_not_there_is_refused_before_it_begins(written: Log) -> None:
     answer = await written.http.get(f"{written.path}/export", params={"previous": "true"})
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")

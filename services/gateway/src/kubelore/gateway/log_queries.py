@@ -53,7 +53,7 @@ async def _filter(
 
 def _nanoseconds(moment: float | None) -> int:
     """Since 1970, no more than 64 bits hold: the year 2262."""
-    return min(int((moment or 0) * _NS), _LATEST)
+    return 0 if moment is None else min(max(int(moment * _NS), 1), _LATEST)
 
 
 FilterOf = Depends(_filter)
