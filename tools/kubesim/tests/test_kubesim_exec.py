@@ -83,6 +83,22 @@ async def test_a_terminal_echoes_prompts_and_knows_its_size(client: Any, path: s
     assert status["status"] == "Success"
 
 
+async def test_a_script_that_becomes_a_shell_is_a_terminal_with_prompts(client: Any, path: str) -> None:
+    script = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
+    async with client.exec(path + query("sh", "-c", script, stdin=True, tty=True), V5) as socket:
+        await socket.send_bytes(b"\x00exit 5\r")
+        channels, status = await finish(socket)
+    assert channels[1].startswith(b"/ # exit 5\r\n")
+    assert status["details"]["causes"][0]["message"] == "5"
+
+
+async def test_exec_ends_the_script_with_the_program_it_becomes(client: Any, path: str) -> None:
+    script = "command -v bash >/dev/null && exec echo over; echo never"
+    async with client.exec(path + query("sh", "-c", script), V5) as socket:
+        channels, _ = await finish(socket)
+    assert channels[1] == b"over\n"
+
+
 async def test_endless_output_waits_for_its_reader(client: Any, path: str) -> None:
     async with client.exec(path + query("yes"), V5) as socket:
         for _ in range(50):

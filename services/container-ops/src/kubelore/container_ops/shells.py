@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubelore.common.errors import Invalid, KubeloreError
 
-_CHOOSE = "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"
+_CHOOSE = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
 SHELL = ["sh", "-c", _CHOOSE]
 """bash where there is one, else sh: one command, so that it costs no second connection."""
 DEBUG_SHELL = ["sh", "-c", "cd /proc/1/root 2>/dev/null; exec sh"]

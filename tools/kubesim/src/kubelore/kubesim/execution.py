@@ -96,11 +96,17 @@ async def _receive(socket: web.WebSocketResponse, process: Process) -> None:
                 process.env |= {"COLUMNS": str(size.get("Width", 0)), "LINES": str(size.get("Height", 0))}
 
 
+def _opens_shell(args: list[str]) -> bool:
+    """Whether a command is a shell, or a script whose end is to become one (`...; exec sh`)."""
+    if args[0] not in ("sh", "bash", "ash", "/bin/sh", "/bin/bash"):
+        return False
+    return len(args) == 1 or (args[1] == "-c" and args[-1].endswith(("exec sh", "exec bash")))
+
+
 async def _run(process: Process, *, terminal: bool) -> Json:
     """The `Status` for the error channel."""
-    shells = ("sh", "bash", "ash", "/bin/sh", "/bin/bash")
     try:
-        if terminal and process.args[0] in shells and len(process.args) == 1:
+        if terminal and _opens_shell(process.args):
             code = await _terminal(process)
         else:
             code = await run(process, COMMANDS)

@@ -162,7 +162,7 @@ class Shell:
                 errors = _collector(bytearray())
             process = replace(self._process, args=args, stdin=stdin, stdout=stdout, stderr=errors)
             status = await self._command(process)
-            if redirected:
+            if redirected and redirected != "/dev/null":
                 path = self._process.path(redirected)
                 old = self._process.tree.get(path)
                 kept = (old.data or b"") if old is not None and ">>" in redirections else b""
@@ -186,6 +186,9 @@ class Shell:
             return 0
         if name == "exit":
             self.exited = int(process.args[1]) & 255 if process.args[1:] else self._status
+            return self.exited
+        if name == "exec" and process.args[1:]:
+            self.exited = await self._command(replace(process, args=process.args[1:]))
             return self.exited
         try:
             return await run(process, self._commands)
