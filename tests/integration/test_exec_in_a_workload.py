@@ -42,3 +42,12 @@ async def test_a_workload_that_no_cluster_has_is_not_found(pair) -> None:
     answer = await pair.http.post(EXEC, json=_body("deployments.apps/nothing"))
     assert answer.status_code == 404
     assert "nothing" in answer.json()["detail"]
+
+
+async def test_a_container_that_the_pod_does_not_have_is_told_those_that_it_has(pair) -> None:
+    found = await pair.http.post(EXEC, json=_body("deployments.apps/storefront"))
+    pod = found.json()["results"][0]["container"].rpartition(":")[0]
+    answer = await pair.http.post(f"/api/k8s/containers/{pod}:nope/exec", json={"command": ["hostname"]})
+    assert answer.status_code == 404
+    assert "'nope'" in answer.json()["detail"]
+    assert "web" in answer.json()["remedy"]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.contracts.execution import ExecEnd
-from kubelore.common.errors import Invalid, KubeloreError, Unavailable, UpstreamError
+from kubelore.common.errors import BadRequest, Invalid, KubeloreError, Unavailable, UpstreamError
 from kubelore.common.kube import Channel, ExecStream
 from kubelore.common.reach import Reached
+from kubelore.container_ops.pods import named_container, read_pod
 from kubelore.container_ops.stopping import stop
 
 Take = Callable[[Channel, bytes], Awaitable[None]]
@@ -35,8 +36,9 @@ async def run_command(
 ) -> ExecEnd:
     """Run a command and pass its output to `take`; when its time is over, or this is cancelled, it is stopped.
 
-    Raises what `KubeClient.exec` does, and Unavailable when the connection breaks
-    or `take` or `stdin` raise it; then too the command is stopped.
+    Raises what `KubeClient.exec` does, NotFound for a container that the pod does
+    not have, and Unavailable when the connection breaks or `take` or `stdin` raise
+    it; then too the command is stopped.
     """
     loop = asyncio.get_running_loop()
     asked_at = opened_at = loop.time()
@@ -67,9 +69,14 @@ async def run_command(
 
 async def _open(reached: Reached, command: Command, stdin: bool) -> ExecStream:
     target = command.target
-    return await reached.client.exec(
-        target.namespace, target.pod, target.container, list(command.words), stdin=stdin, tty=command.tty
-    )
+    try:
+        return await reached.client.exec(
+            target.namespace, target.pod, target.container, list(command.words), stdin=stdin, tty=command.tty
+        )
+    except BadRequest:
+        # A refused handshake seldom says which of the pod's containers could have been meant.
+        named_container(await read_pod(reached, target), target)
+        raise
 
 
 async def _converse(stream: ExecStream, take: Take, stdin: AsyncIterator[bytes] | None) -> None:
