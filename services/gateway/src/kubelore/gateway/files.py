@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
@@ -10,7 +11,14 @@ from fastapi import APIRouter, Header, Query, Response
 from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import files
-from kubelore.common.contracts.files import MAX_FILES, ChangeFile, ListFiles, ReadContent, WriteContent
+from kubelore.common.contracts.files import (
+    MAX_FILES,
+    ChangeFile,
+    FileAction,
+    ListFiles,
+    ReadContent,
+    WriteContent,
+)
 from kubelore.common.contracts.resources import SortKey
 from kubelore.common.errors import BadRequest
 from kubelore.gateway.answering import json_answer
@@ -41,7 +49,6 @@ from kubelore.gateway.file_texts import TextEncoding, line_ends_of, recognised, 
 from kubelore.gateway.problems import documented
 
 FILES = "/{id:container}/files"
-_FAULTS = documented(404, 409, 422, 501, 502)
 Tag = Annotated[str, Header(max_length=80)]
 
 
@@ -50,8 +57,7 @@ def file_routes(bus: Bus, continuation: Continuation) -> APIRouter:
     router = APIRouter(prefix="/api/k8s/containers", tags=["files"])
     _listing(router, bus, continuation)
     _content(router, bus)
-    _modes(router, bus)
-    _places(router, bus)
+    _changes(router, bus)
     _batches(router, bus)
     return router
 
@@ -150,60 +156,38 @@ def _content(router: APIRouter, bus: Bus) -> None:
         return answer
 
 
-def _modes(router: APIRouter, bus: Bus) -> None:
-    @router.post(
-        FILES + "/chmod",
-        response_model=FileChangeReport,
-        summary="Give a file another mode",
-        responses=_FAULTS,
-        dependencies=[audited("files.chmod", path="id")],
-    )
+def _changes(router: APIRouter, bus: Bus) -> None:
+    @_change_route(router, "chmod", "Give a file another mode")
     async def chmod(id: ContainerPath, body: ChmodBody) -> Response:
         return await _change(bus, ChangeFile(container=id, action="chmod", **body.model_dump()))
 
-    @router.post(
-        FILES + "/chown",
-        response_model=FileChangeReport,
-        summary="Give a file another owner or group",
-        responses=_FAULTS,
-        dependencies=[audited("files.chown", path="id")],
-    )
+    @_change_route(router, "chown", "Give a file another owner or group")
     async def chown(id: ContainerPath, body: ChownBody) -> Response:
         asked = body.model_dump(exclude={"group", "owner"})
         return await _change(bus, ChangeFile(container=id, action="chown", owner=body.whole(), **asked))
 
-
-def _places(router: APIRouter, bus: Bus) -> None:
-    @router.post(
-        FILES + "/mkdir",
-        response_model=FileChangeReport,
-        summary="Make a directory",
-        responses=_FAULTS,
-        dependencies=[audited("files.mkdir", path="id")],
-    )
+    @_change_route(router, "mkdir", "Make a directory")
     async def mkdir(id: ContainerPath, body: MkdirBody) -> Response:
         asked = body.model_dump(exclude={"parents"})
         return await _change(bus, ChangeFile(container=id, action="mkdir", recursive=body.parents, **asked))
 
-    @router.post(
-        FILES + "/rename",
-        response_model=FileChangeReport,
-        summary="Give a file another name or place",
-        responses=_FAULTS,
-        dependencies=[audited("files.rename", path="id")],
-    )
+    @_change_route(router, "rename", "Give a file another name or place")
     async def rename(id: ContainerPath, body: RenameBody) -> Response:
         return await _change(bus, ChangeFile(container=id, action="rename", **body.model_dump()))
 
-    @router.post(
-        FILES + "/delete",
-        response_model=FileChangeReport,
-        summary="Delete a file or a directory",
-        responses=_FAULTS,
-        dependencies=[audited("files.delete", path="id")],
-    )
+    @_change_route(router, "delete", "Delete a file or a directory")
     async def delete(id: ContainerPath, body: DeleteBody) -> Response:
         return await _change(bus, ChangeFile(container=id, action="delete", **body.model_dump()))
+
+
+def _change_route(router: APIRouter, action: FileAction, summary: str) -> Callable[[Any], Any]:
+    return router.post(
+        f"{FILES}/{action}",
+        response_model=FileChangeReport,
+        summary=summary,
+        responses=documented(404, 409, 422, 501, 502),
+        dependencies=[audited(f"files.{action}", path="id")],
+    )
 
 
 def _batches(router: APIRouter, bus: Bus) -> None:
