@@ -134,8 +134,8 @@ def chmod(
     debug: Debug = False,
 ) -> None:
     """Give files another mode."""
-    operations = [{"action": "chmod", "path": one, "mode": mode, "recursive": recursive} for one in paths]
-    _batch(context, (pod, cluster, namespace, container), operations, reason, debug)
+    change = {"action": "chmod", "mode": mode, "recursive": recursive}
+    _change(context, (pod, cluster, namespace, container), paths, change, reason, debug)
 
 
 @app.command()
@@ -152,8 +152,8 @@ def chown(
     debug: Debug = False,
 ) -> None:
     """Give files another owner or group."""
-    operations = [{"action": "chown", "path": one, "owner": owner, "recursive": recursive} for one in paths]
-    _batch(context, (pod, cluster, namespace, container), operations, reason, debug)
+    change = {"action": "chown", "owner": owner, "recursive": recursive}
+    _change(context, (pod, cluster, namespace, container), paths, change, reason, debug)
 
 
 @app.command()
@@ -170,8 +170,8 @@ def mkdir(
     debug: Debug = False,
 ) -> None:
     """Make directories."""
-    operations = [{"action": "mkdir", "path": one, "mode": mode, "recursive": parents} for one in paths]
-    _batch(context, (pod, cluster, namespace, container), operations, reason, debug)
+    change = {"action": "mkdir", "mode": mode, "recursive": parents}
+    _change(context, (pod, cluster, namespace, container), paths, change, reason, debug)
 
 
 @app.command()
@@ -188,8 +188,8 @@ def mv(
     debug: Debug = False,
 ) -> None:
     """Give a file another name or place."""
-    operations = [{"action": "rename", "path": path, "to": to, "overwrite": overwrite}]
-    _batch(context, (pod, cluster, namespace, container), operations, reason, debug)
+    change = {"action": "rename", "to": to, "overwrite": overwrite}
+    _change(context, (pod, cluster, namespace, container), [path], change, reason, debug)
 
 
 @app.command()
@@ -205,8 +205,8 @@ def rm(
     debug: Debug = False,
 ) -> None:
     """Delete files; directories that are not empty with -r."""
-    operations = [{"action": "delete", "path": one, "recursive": recursive} for one in paths]
-    _batch(context, (pod, cluster, namespace, container), operations, reason, debug)
+    change = {"action": "delete", "recursive": recursive}
+    _change(context, (pod, cluster, namespace, container), paths, change, reason, debug)
 
 
 def _base(api: Api, pod: str, cluster: str, namespace: str, container: str) -> str:
@@ -214,14 +214,16 @@ def _base(api: Api, pod: str, cluster: str, namespace: str, container: str) -> s
     return f"{PREFIX}/{quote(str(target), safe=':')}/files"
 
 
-def _batch(
+def _change(
     context: typer.Context,
     place: tuple[str, str, str, str],
-    operations: list[dict[str, Any]],
+    paths: list[str],
+    change: dict[str, Any],
     reason: str,
     debug: bool,
 ) -> None:
-    """Carry changes out and tell of each; exits with 1 when one failed."""
+    """Change every one of the files and tell of each; exits with 1 when one failed."""
+    operations = [{"path": path, **change} for path in paths]
     with connect(context) as api:
         body = {"operations": operations, "reason": reason, "debug": debug}
         found = api.post(f"{_base(api, *place)}/batch", body, timeout_s=WAIT_S)
