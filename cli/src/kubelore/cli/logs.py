@@ -115,24 +115,29 @@ def logs(
     if tail is None and follow and not since and not words:
         query["tail"] = 10
     path, place = _place(words or [], cluster, namespace, all_namespaces, selector, container)
-    alone = path != "/api/k8s/logs/stream"
-    show = Screen(
-        sys.stdout, output, timestamps=timestamps, prefix=not alone, clusters=len(cluster or []) != 1
-    )
     if stored:
         query |= {"until": _moment(until) if until else None, "search": word or None, "word": bool(word) or None}
         place = place or place_of_container("/".join(words or []))
+    alone = path != "/api/k8s/logs/stream"
+    screen = Screen(
+        sys.stdout, output, timestamps=timestamps, prefix=not alone, clusters=len(cluster or []) != 1
+    )
     with connect(context) as api:
-        try:
-            for name, data in _shown(api, path, query, place, stored=stored):
-                show.event(name, data)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-    if not show.lines:
+        _show(_found(api, path, query, place, stored=stored), screen)
+
+
+def _show(events: Iterator[tuple[str, dict[str, Any]]], screen: Screen) -> None:
+    """Write events as they come, until they end or Ctrl-C ends them."""
+    try:
+        for name, data in events:
+            screen.event(name, data)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if not screen.lines:
         warn("There are no such lines.")
 
 
-def _shown(
+def _found(
     api: Api, path: str, query: dict[str, Any], place: dict[str, Any], *, stored: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The events of a stream, or what a search of stored lines finds as such."""
