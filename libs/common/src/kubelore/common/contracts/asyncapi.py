@@ -8,6 +8,7 @@ fails when the file no longer says what the contracts say.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, get_args
@@ -34,6 +35,7 @@ REPLY_HEADERS = {
     "Kubelore-Session": "Only with a large answer: its frames follow on kubelore.v1.session.<this>.out.",
     "Kubelore-Size": "Only with a large answer: its bytes in all.",
 }
+TRACE_HEADERS = {"traceparent": "W3C trace context."}
 ALERT_HEADERS = {
     "Content-Type": alerts.CONTENT_TYPE,
     "Nats-Msg-Id": "<source>:<id> of the event: one published twice is stored once.",
@@ -62,6 +64,56 @@ _PARAMETERS = {
     "severity": "info, warning or critical.",
     "source": "The service that found it.",
     "happened": "What happened: the member `happened` of the event.",
+}
+
+_EVENTS: dict[str, type[msgspec.Struct]] = {
+    "events.cluster": clusters.ClusterEvent,
+    "events.audit": audit.AuditEvent,
+    "events.restore": restores.RestoreEvent,
+    "events.backup": backups.BackupEvent,
+}
+
+# By name: how its subject ends, what is said of it, and what it calls its message.
+_EVENT_CHANNELS = {
+    "events.cluster": ("{cluster}.{happened}", "Kept for 7 days in the stream EVENTS.", "event"),
+    "events.audit": (
+        "{audited}.{action}",
+        "Best effort; kept for 7 days in the stream EVENTS. The audit log itself is in MongoDB.",
+        "event",
+    ),
+    "events.restore": (
+        "{cluster}.{happened}",
+        "How far a restore is: best effort; kept for 7 days in the stream EVENTS.",
+        "event",
+    ),
+    "events.alert": (
+        "{cluster}.{severity}.{source}",
+        (
+            "CloudEvents 1.0 as JSON, kept for 7 days in the stream EVENTS. With the type "
+            f"{alerts.CREDENTIALS_EXPIRE} the data is an ExpiryData; with {alerts.BACKUP_FAILED} and "
+            f"{alerts.BACKUP_LATE} a BackupAlertData; "
+            f"with {alerts.VERSION_DRIFT} a DriftData; with {alerts.LOG_ALERT} a LogAlertData."
+        ),
+        "alert",
+    ),
+    "events.backup": ("{backup}.{happened}", "Best effort; kept for 7 days in the stream EVENTS.", "event"),
+    "events.resource": (
+        "{cluster}.{partition}",
+        (
+            "The change contract (docs/architecture.md). Kept in CHANGES until every consumer has it, "
+            "and for 15 minutes in FEED."
+        ),
+        "batch",
+    ),
+}
+
+_PUBLISHERS = {
+    "events.cluster": "cluster-registry and resource-ops say what happened to a cluster.",
+    "events.backup": "yaml-vcs says how far a backup is, and how it ended.",
+    "events.audit": "The gateway says what somebody did, or was refused to do.",
+    "events.restore": "yaml-vcs says how far a restore is.",
+    "events.alert": "cluster-registry says when credentials expire, yaml-vcs when scheduled backups fail or are late.",
+    "events.resource": "The observer of a cluster, in resource-ops, publishes what changed in it.",
 }
 
 
@@ -106,15 +158,12 @@ _Dumper.add_representer(str, _text)
 
 def _schemas() -> dict[str, Any]:
     types: list[Any] = [
-        clusters.ClusterEvent,
+        *_EVENTS.values(),
         alerts.CloudEvent,
         alerts.ExpiryData,
         alerts.BackupAlertData,
         alerts.DriftData,
         alerts.LogAlertData,
-        audit.AuditEvent,
-        restores.RestoreEvent,
-        backups.BackupEvent,
         *RECORDS,
     ]
     for endpoint in ENDPOINTS:
@@ -165,50 +214,11 @@ def _add_endpoint(
 
 
 def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: dict[str, Any]) -> None:
-    messages["events.cluster"] = _message(
-        clusters.ClusterEvent.__name__, {"traceparent": "W3C trace context."}
-    )
-    channels["events.cluster"] = {
-        "address": "kubelore.v1.events.cluster.{cluster}.{happened}",
-        "description": "Kept for 7 days in the stream EVENTS.",
-        **_parameters(("cluster", "happened")),
-        "messages": {"event": _ref("components/messages/events.cluster")},
-    }
-    messages["events.audit"] = _message(audit.AuditEvent.__name__, {"traceparent": "W3C trace context."})
-    channels["events.audit"] = {
-        "address": "kubelore.v1.events.audit.{audited}.{action}",
-        "description": "Best effort; kept for 7 days in the stream EVENTS. The audit log itself is in MongoDB.",
-        **_parameters(("audited", "action")),
-        "messages": {"event": _ref("components/messages/events.audit")},
-    }
-    messages["events.restore"] = _message(
-        restores.RestoreEvent.__name__, {"traceparent": "W3C trace context."}
-    )
-    channels["events.restore"] = {
-        "address": "kubelore.v1.events.restore.{cluster}.{happened}",
-        "description": "How far a restore is: best effort; kept for 7 days in the stream EVENTS.",
-        **_parameters(("cluster", "happened")),
-        "messages": {"event": _ref("components/messages/events.restore")},
-    }
+    for name, event in _EVENTS.items():
+        messages[name] = _message(event.__name__, TRACE_HEADERS)
     messages["events.alert"] = {
         **_message(alerts.CloudEvent.__name__, ALERT_HEADERS),
         "contentType": alerts.CONTENT_TYPE,
-    }
-    channels["events.alert"] = {
-        "address": "kubelore.v1.events.alert.{cluster}.{severity}.{source}",
-        "description": "CloudEvents 1.0 as JSON, kept for 7 days in the stream EVENTS. With the type "
-        f"{alerts.CREDENTIALS_EXPIRE} the data is an ExpiryData; with {alerts.BACKUP_FAILED} and "
-        f"{alerts.BACKUP_LATE} a BackupAlertData; "
-        f"with {alerts.VERSION_DRIFT} a DriftData; with {alerts.LOG_ALERT} a LogAlertData.",
-        **_parameters(("cluster", "severity", "source")),
-        "messages": {"alert": _ref("components/messages/events.alert")},
-    }
-    messages["events.backup"] = _message(backups.BackupEvent.__name__, {"traceparent": "W3C trace context."})
-    channels["events.backup"] = {
-        "address": "kubelore.v1.events.backup.{backup}.{happened}",
-        "description": "Best effort; kept for 7 days in the stream EVENTS.",
-        **_parameters(("backup", "happened")),
-        "messages": {"event": _ref("components/messages/events.backup")},
     }
     records = [{"$ref": f"#/components/schemas/{record.__name__}"} for record in RECORDS]
     messages["events.resource"] = {
@@ -216,24 +226,14 @@ def _add_events(channels: dict[str, Any], operations: dict[str, Any], messages: 
         "headers": _headers(CHANGE_HEADERS),
         "payload": {"type": "array", "items": {"oneOf": records}},
     }
-    channels["events.resource"] = {
-        "address": "kubelore.v1.events.resource.{cluster}.{partition}",
-        "description": "The change contract (docs/architecture.md). Kept in CHANGES until every consumer has it, "
-        "and for 15 minutes in FEED.",
-        **_parameters(("cluster", "partition")),
-        "messages": {"batch": _ref("components/messages/events.resource")},
-    }
-    for name, publishers in (
-        ("events.cluster", "cluster-registry and resource-ops say what happened to a cluster."),
-        ("events.backup", "yaml-vcs says how far a backup is, and how it ended."),
-        ("events.audit", "The gateway says what somebody did, or was refused to do."),
-        ("events.restore", "yaml-vcs says how far a restore is."),
-        (
-            "events.alert",
-            "cluster-registry says when credentials expire, yaml-vcs when scheduled backups fail or are late.",
-        ),
-        ("events.resource", "The observer of a cluster, in resource-ops, publishes what changed in it."),
-    ):
+    for name, (place, description, message) in _EVENT_CHANNELS.items():
+        channels[name] = {
+            "address": f"kubelore.v1.{name}.{place}",
+            "description": description,
+            **_parameters(re.findall(r"{(\w+)}", place)),
+            "messages": {message: _ref(f"components/messages/{name}")},
+        }
+    for name, publishers in _PUBLISHERS.items():
         operations[name] = {"action": "send", "summary": publishers, "channel": _ref(f"channels/{name}")}
 
 
