@@ -233,14 +233,15 @@ async def test_a_paused_policy_collects_no_more(keep: Keep) -> None:
     rule = await keep.policy(namespaces=("team-01",))
     keep.collect()
     await keep.until(lambda found: len(found) == 2)
-    rule.spec = LogPolicySpec(scope=rule.spec.scope, paused=True)
-    rule.revision = 2
-    await keep.repository.policies.replace(rule, 1)
 
     async def released() -> bool:
         holders = await Leases(keep.scene.bus).holders("logs.")
         return all("replica=" in key for key in holders)
 
+    assert not await released()
+    rule.spec = LogPolicySpec(scope=rule.spec.scope, paused=True)
+    rule.revision = 2
+    await keep.repository.policies.replace(rule, 1)
     await wait_for(released, "the nodes to be given back", CALM_S)
 
 

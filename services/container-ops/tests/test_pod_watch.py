@@ -85,7 +85,7 @@ async def test_a_watch_that_is_cut_goes_on(simulated: Any) -> None:
     watch = PodWatch(simulated.reach)
     async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
         assert await anext(batches) == []
-        simulated.clusters[simulated.name].drop_watches()
+        assert simulated.clusters[simulated.name].drop_watches() == 1
         run_pod(simulated, "late-2", {"app": "late"})
         await until(batches, "appeared", "late-2")
 
@@ -97,7 +97,7 @@ async def test_what_went_while_the_history_was_compacted_has_ended(simulated: An
     async with aclosing(watch.follow(simulated.name, PodSelection(labels="app=late"))) as batches:
         await until(batches, "appeared", "late-3")
         await simulated.client.delete(PODS, "default", "late-3")
-        cluster.drop_watches()
+        assert cluster.drop_watches() == 1
         cluster.compact()
         await until(batches, "ended", "late-3")
 
