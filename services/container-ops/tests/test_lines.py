@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubelore.common.contracts.logs import LogFilter
 from kubelore.common.errors import BadRequest
 from kubelore.container_ops.lines import PIECE_BYTES, Cursor, LineSplitter, LogLine, Seen
+from kubelore.container_ops.log_filter import LineFilter
 
 BASE = 1_795_971_441_000_000_000
 TEXTS = st.binary(max_size=30).map(lambda text: text.replace(b"\n", b" "))
@@ -146,3 +148,9 @@ def test_a_position_whose_line_was_rotated_away_is_missed_and_what_is_left_is_gi
 def test_what_is_no_position_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         Cursor.parse(text)
+
+
+@pytest.mark.parametrize(("condition", "matches"), [("n>=500", True), ("n<500", False), ("n=5", False)])
+def test_a_number_that_no_float_holds_is_larger_than_any(condition: str, matches: bool) -> None:
+    line = LogLine(1, b'{"n": 1' + b"0" * 400 + b"}")
+    assert LineFilter(LogFilter(fields=(condition,))).matches(line) is matches

@@ -6,6 +6,7 @@ the pattern's repetitions. Text is compared without colours.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -188,6 +189,9 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(value)
+    except OverflowError:
+        # JSON takes integers of any length, floats do not.
+        return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         return None
 

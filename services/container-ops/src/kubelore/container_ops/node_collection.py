@@ -137,6 +137,9 @@ class NodeCollection:
                 )
             except KubeloreError as error:
                 log.info("log not collected", container=str(self._wanted[key].container.id), why=error.detail)
+            except Exception as error:
+                # Whatever is wrong with one log must not stop those of the whole node.
+                log.error("log not collected", container=str(self._wanted[key].container.id), exc_info=error)
             else:
                 self._finished.add(key)
                 return
