@@ -25,6 +25,10 @@ AT_ONCE = 8
 TAIL = 20_000
 """Lines that are read of a container at most: the newest."""
 MAX_BYTES = 32 * 1024 * 1024
+MAX_HELD = 64 * 1024 * 1024
+"""Bytes of lines that match and are held for one search."""
+HIT_BYTES = 300
+"""What holding one takes beside its text."""
 
 
 class LiveHits(msgspec.Struct):
@@ -33,6 +37,12 @@ class LiveHits(msgspec.Struct):
     hits: list[Hit] = []
     problems: list[str] = []
     containers: int = 0
+    held: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be held."""
+        return self.held >= MAX_HELD
 
 
 class _Reading(NamedTuple):
@@ -66,6 +76,8 @@ class LiveSearch:
                 )
         except TimeoutError:
             found.problems.append(f"the logs of what runs now were not all read within {seconds:.0f} s")
+        if found.full:
+            found.problems.append("of what runs now more lines match than one search holds: narrow it down")
         return found
 
     async def _cluster(self, cluster: str, places: Places, reading: _Reading) -> None:
@@ -106,11 +118,11 @@ class LiveSearch:
     async def _container(self, one: LoggedContainer, key: StreamKey, reading: _Reading, stored: int) -> None:
         asked, found = reading.wanted.asked, reading.found
         since = max(stored + reading.strictly if stored else 0, asked.since)
-        if asked.until and since >= asked.until:
+        if found.full or (asked.until and since >= asked.until):
             return
         found.containers += 1
         try:
-            lines, hits = await self._read(one, key, reading.wanted, since)
+            lines, hits = await self._read(one, key, reading, since)
         except KubeloreError as error:
             found.problems.append(f"{one.id}: {error.detail}")
             return
@@ -121,10 +133,10 @@ class LiveSearch:
             )
 
     async def _read(
-        self, one: LoggedContainer, key: StreamKey, wanted: LineFilter, since: int
+        self, one: LoggedContainer, key: StreamKey, reading: _Reading, since: int
     ) -> tuple[int, list[Hit]]:
         """How many lines were read, and those that match."""
-        origin, splitter = origin_of(key), LineSplitter()
+        origin, splitter, wanted = origin_of(key), LineSplitter(), reading.wanted
         count = size = 0
         hits: list[Hit] = []
         async with self._reach.streaming(one.id.cluster) as reached:
@@ -142,8 +154,11 @@ class LiveSearch:
                         count += 1
                         if line.at >= since and wanted.matches(line):
                             hits.append(Hit(line.at, origin, (count,), key, line, stored=False))
+                            reading.found.held += HIT_BYTES + len(line.text)
                     if (size := size + len(chunk)) > MAX_BYTES:
                         return max(count, TAIL), hits
+                    if reading.found.full:
+                        return count, hits
         return count, hits
 
 

@@ -30,6 +30,8 @@ Word: TypeAlias = str | bytes
 
 MAX_OUTPUT = 4 * 1024 * 1024
 MAX_ERRORS = 16 * 1024
+MAX_PROBED = 64 * 1024
+"""What a shell may say of its programs: some paths, and the first line of a version."""
 RUN_S = 30.0
 _PROBE_S = 10.0
 _MAX_KNOWN = 4096
@@ -203,7 +205,12 @@ async def _probe(reached: Reached, target: ContainerId, place: ContainerId) -> T
                 place.namespace, place.pod, place.container, ["sh", "-c", _PROBE], idle_s=_PROBE_S
             )
             async with stream:
-                said = b"".join([data async for _, data in stream])
+                held = bytearray()
+                async for _, data in stream:
+                    held += data
+                    if len(held) > MAX_PROBED:
+                        raise Unsupported(f"the shell of {place.container} says too much to be one", remedy=_OFFER)
+                said = bytes(held)
     except TimeoutError as error:
         raise DeadlineExceeded(f"{place.container} ran no shell within {_PROBE_S:g} s") from error
     except KubeloreError as error:
