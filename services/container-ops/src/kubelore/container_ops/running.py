@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.contracts.execution import ExecEnd
-from kubelore.common.errors import BadRequest, Invalid, KubeloreError, Unavailable, UpstreamError
+from kubelore.common.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Invalid,
+    KubeloreError,
+    Unavailable,
+    UpstreamError,
+)
 from kubelore.common.kube import Channel, ExecStream
 from kubelore.common.reach import Reached
 from kubelore.container_ops.pods import named_container, read_pod
@@ -57,7 +64,7 @@ async def run_command(
             end.stopped = await stop(reached, command.target, command.words, asked_at, opened_at)
     except UpstreamError as error:
         raise _not_found(command, error) from error
-    except (asyncio.CancelledError, Unavailable):
+    except (asyncio.CancelledError, Unavailable, DeadlineExceeded):
         if stream is not None and stream.exit_code is None:
             await asyncio.shield(
                 asyncio.create_task(stop(reached, command.target, command.words, asked_at, opened_at))

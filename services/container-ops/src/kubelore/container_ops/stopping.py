@@ -108,7 +108,9 @@ async def stop(
             if pids := to_end(rows, command, least, most):
                 await _output(reached, target, ["sh", "-c", _KILL, "sh", *map(str, pids)])
                 return True
-            return not any(row.parent == 0 and least <= row.age_s <= most for row in rows)
+            # The shell that read this table came by exec too: where it is not seen so, neither is any other.
+            seen = any(row.parent == 0 and row.pid != 1 and row.age_s < STOP_S for row in rows)
+            return seen and not any(row.parent == 0 and least <= row.age_s <= most for row in rows)
     except (KubeloreError, TimeoutError):
         return False
 
