@@ -238,7 +238,7 @@ class Screen:
 
     def _line(self, item: dict[str, Any]) -> str:
         if self._output == LogFormat.JSON:
-            return json.dumps(item, ensure_ascii=False) + "\n"
+            return json.dumps(item, ensure_ascii=self._terminal) + "\n"
         text = item["message"]
         if self._terminal and not text.isprintable():
             text = _tame(text)

@@ -26,7 +26,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_document(value: Any, output: str) -> None:
     """JSON or YAML, as kubectl indents them."""
     if output == "json":
-        typer.echo(json.dumps(value, indent=4, ensure_ascii=False))
+        # On a terminal without the control characters beyond ASCII, which JSON leaves as they are.
+        typer.echo(json.dumps(value, indent=4, ensure_ascii=sys.stdout.isatty()))
         return
     from kubelore.common.kube.documents import dump
 
