@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kubelore.container_ops.stopping import ProcessRow, read_table, to_end
 
 INIT = ProcessRow(1, "sleep", 0, 1, 1000.0)
-TABLE = """1565.51
+TABLE = """1565.51 0
 1 (sleep) S 0 1 1 0 -1 4194560 670 0 0 0 0 0 0 0 20 0 1 0 156316 2322432 315
 7 (a) (b c) S 0 7 7 0 -1 4194560 533 0 0 0 0 0 0 0 20 0 1 0 156358 2322432 315
 8 (vanished
@@ -21,6 +21,10 @@ def test_a_process_table_is_read_whatever_processes_call_themselves() -> None:
         ProcessRow(7, "a) (b c", 0, 7, 1565.51 - 1563.58),
     ]
     assert read_table("nothing like that") == []
+
+
+def test_where_what_came_by_exec_has_a_parent_nothing_is_told_apart() -> None:
+    assert read_table(TABLE.replace("1565.51 0", "1565.51 4711")) == []
 
 
 def test_a_command_goes_with_its_session_and_its_descendants() -> None:

@@ -24,9 +24,12 @@ TICKS_PER_S = 100
 STOP_S = 10.0
 _MAX_TABLE = 4 * 1024 * 1024
 _SLACK_S = 0.25
+_BECOME_OTHERS = frozenset({"sh", "bash", "ash", "dash", "zsh", "env", "nice", "timeout", "su", "sudo"})
+"""Programs that go on under another name by `exec`: of several that began together, one of that name may be another's."""
 
 _TABLE = (
-    'read up _ </proc/uptime; echo "$up"; for d in /proc/[0-9]*; do read -r l <$d/stat && echo "$l"; done'
+    'read up _ </proc/uptime; echo "$up $PPID"; '
+    'for d in /proc/[0-9]*; do [ $d = /proc/$$ ] || { read -r l <$d/stat && echo "$l"; }; done'
 )
 _KILL = (
     'kill -TERM "$@" 2>/dev/null; n=0; '
@@ -46,10 +49,17 @@ class ProcessRow(NamedTuple):
 
 
 def read_table(text: str) -> list[ProcessRow]:
-    """The processes in the output of `_TABLE`; lines that are none are left out."""
+    """The processes in the output of `_TABLE`, but its own; lines that are none are left out.
+
+    None where what read them has a parent, although it came by exec: no other
+    can be told by having none then.
+    """
     first, _, rest = text.partition("\n")
+    moment, _, parent = first.partition(" ")
+    if parent != "0":
+        return []
     try:
-        uptime = float(first)
+        uptime = float(moment)
     except ValueError:
         return []
     return [row for line in rest.splitlines() if (row := _row(line, uptime)) is not None]
@@ -77,8 +87,8 @@ def to_end(rows: Sequence[ProcessRow], command: Sequence[str], least_s: float, m
     began = [
         row for row in rows if row.pid != 1 and row.parent == 0 and least_s <= row.age_s + 1e-6 <= most_s
     ]
-    if len(began) > 1:
-        name = posixpath.basename(command[0])[:15]
+    name = posixpath.basename(command[0])[:15]
+    if len(began) > 1 and name not in _BECOME_OTHERS:
         began = [row for row in began if row.name == name]
     if len(began) != 1:
         return []
@@ -108,9 +118,7 @@ async def stop(
             if pids := to_end(rows, command, least, most):
                 await _output(reached, target, ["sh", "-c", _KILL, "sh", *map(str, pids)])
                 return True
-            # The shell that read this table came by exec too: where it is not seen so, neither is any other.
-            seen = any(row.parent == 0 and row.pid != 1 and row.age_s < STOP_S for row in rows)
-            return seen and not any(row.parent == 0 and least <= row.age_s <= most for row in rows)
+            return not any(row.parent == 0 and least <= row.age_s <= most for row in rows)
     except (KubeloreError, TimeoutError):
         return False
 
