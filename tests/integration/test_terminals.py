@@ -190,6 +190,22 @@ async def test_a_lost_connection_is_attached_to_again_with_what_was_shown(door: 
     assert seen.code == 4
 
 
+async def test_what_a_policy_denies_meanwhile_is_not_attached_to_again(door: Door) -> None:
+    terminal = await door.open()
+    socket = await door.attach(terminal)
+    await socket.close(code=4000)
+    policies = "/api/k8s/containers/exec/policies"
+    rule = {"effect": "deny", "clusters": [CLUSTER], "namespaces": [NAMESPACE], "subjects": ["*"]}
+    async with door.http.post(policies, json={"name": "no-more", **rule}) as answer:
+        assert answer.status == 201, await answer.text()
+    try:
+        status, problem = await door.refused(("session", terminal["session_id"]))
+    finally:
+        async with door.http.delete(f"{policies}/no-more") as answer:
+            assert answer.ok, await answer.text()
+    assert (status, problem["code"]) == (403, "ExecDenied")
+
+
 async def test_who_closes_normally_hangs_up(door: Door) -> None:
     terminal = await door.open()
     socket = await door.attach(terminal)
@@ -264,6 +280,19 @@ async def test_the_right_to_read_is_no_right_to_exec(door: Door) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
         await door.socket(*command("id"), token=token["token"])
     assert refusal.value.status == 403
+
+
+async def test_what_runs_is_ended_with_its_terminal(door: Door) -> None:
+    terminal = await door.open(command=["sh", "-c", "echo re''ady; exec sleep 98765"])
+    socket = await door.attach(terminal)
+    await until(socket, b"ready")
+    await socket.close(code=1000)
+
+    async def gone() -> bool:
+        query = command("sh", "-c", "ps | grep -c '[s]leep 98765'; true")
+        return (await to_end(await door.socket(*query))).out.strip() == b"0"
+
+    await wait_for(gone, "the command to be ended", 30)
 
 
 async def test_a_recording_plays_what_was_shown_and_not_what_was_typed_unseen(door: Door) -> None:

@@ -115,7 +115,7 @@ class Copying:
         if preserve:
             query |= {"mode": f"{found.st_mode & 0o7777:04o}", "uid": found.st_uid, "gid": found.st_gid}
         if resume:
-            asked = {"upload": query["upload"], "name": name, "debug": self._query["debug"]}
+            asked = {"upload": query["upload"], "name": name, **self._query}
             query["offset"] = self._api.get(f"{self._base}/upload", path_=path, **asked)["offset"]
         pieces = _pieces(source, query.get("offset", 0))
         done = self._send(path, pieces, found.st_size, size=found.st_size, **query)

@@ -82,7 +82,9 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         serve_history(service, past, house.exec_policies)
         terminals = Terminals(house, past)
         serve_terminals(service, terminals)
-        work = FileWork(house.reach, house.toolboxes, house.exec_policies, house.journal)
+        work = FileWork(
+            house.reach, house.toolboxes, house.exec_policies, house.journal, settings.debug_image
+        )
         serve_files(service, Files(work))
         execution = Execution(house)
         serve_execution(service, execution, Finding(house.reach))
@@ -92,7 +94,7 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         ManyPages(house, watch).serve(service)
         container_logs = ContainerLogs(house)
         container_logs.serve(service)
-        transfers = Transfers(house)
+        transfers = Transfers(house, work)
         transfers.serve(service)
         store = SegmentStore(database, house.blobs, house.keyring)
         await store.prepare()

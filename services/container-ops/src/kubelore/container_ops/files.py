@@ -46,15 +46,24 @@ class Work:
 class FileWork:
     """Opens containers for work on their files, for whoever may exec in them."""
 
-    def __init__(self, reach: Reach, toolboxes: Toolboxes, policies: ExecPolicies, journal: Journal) -> None:
+    def __init__(
+        self, reach: Reach, toolboxes: Toolboxes, policies: ExecPolicies, journal: Journal, debug_image: str
+    ) -> None:
         self._reach = reach
+        self._debug_image = debug_image
         self._toolboxes = toolboxes
         self._policies = policies
         self._journal = journal
 
     @asynccontextmanager
     async def on(
-        self, container: str, words: list[str], *, debug: bool = False, reason: str = ""
+        self,
+        container: str,
+        words: list[str],
+        *,
+        debug: bool = False,
+        reason: str = "",
+        session_id: str = "",
     ) -> AsyncGenerator[Work]:
         """Do what the block does on a container's files, as an operation `words` of the current caller.
 
@@ -67,8 +76,10 @@ class FileWork:
         async with self._reach.streaming(asked.cluster) as reached:
             pod = await read_pod(reached, asked)
             target = named_container(pod, asked)
-            await self._policies.check_exec(caller, target, words, reason)
-            async with self._journal.recording("file", target, words, reason=reason) as entry:
+            for asked_for in [words, ["debug", self._debug_image]] if debug else [words]:
+                await self._policies.check_exec(caller, target, asked_for, reason)
+            recording = self._journal.recording("file", target, words, session_id=session_id, reason=reason)
+            async with recording as entry:
                 box = await self._toolboxes.of(reached, target, debug=debug, pod=pod)
                 yield Work(target, reached, box, entry)
 

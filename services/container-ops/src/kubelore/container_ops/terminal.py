@@ -71,6 +71,9 @@ class Terminal:
         self.id = id_
         self.target = target
         self.owner = owner
+        self.command: list[str] = []
+        """What runs in it, and why it was asked for: whoever attaches is held to the policies for it."""
+        self.reason = ""
         self.shown = asyncio.Event()
         """Set when it has shown something."""
         self._stream = stream

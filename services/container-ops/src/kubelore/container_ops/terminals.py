@@ -35,6 +35,7 @@ from kubelore.common.errors import (
     UpstreamError,
 )
 from kubelore.common.mandates import Mandate, acting_under
+from kubelore.common.reach import Reached
 from kubelore.common.telemetry import get_logger
 from kubelore.container_ops.asciicast import Asciicast
 from kubelore.container_ops.debugging import debug_container
@@ -44,6 +45,7 @@ from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import named_container, read_pod
 from kubelore.container_ops.recordings import Recorder, Recordings, no_recording
 from kubelore.container_ops.shells import ASKED_FOR, DEBUG_SHELL, SHELL, explained
+from kubelore.container_ops.stopping import stop
 from kubelore.container_ops.terminal import HungUp, Limits, Terminal, TerminalEnded
 
 log = get_logger(__name__)
@@ -102,7 +104,10 @@ class Terminals:
         """
         target = ContainerId.parse(request.target)
         _check(request)
-        for command in [request.command] if request.command else ASKED_FOR:
+        commands = [request.command] if request.command else list(ASKED_FOR)
+        if request.debug:
+            commands.append(["debug", self._house.settings.debug_image])
+        for command in commands:
             await self._house.exec_policies.check_exec(current_caller(), target, command, request.reason)
         most = self._house.settings.max_terminals
         if len(self._open) + self._opening >= most:
@@ -125,6 +130,9 @@ class Terminals:
         terminal = self._visible(request.id)
         if not request.watch:
             terminal.check_holder(current_caller().subject)
+        await self._house.exec_policies.check_exec(
+            current_caller(), terminal.target, terminal.command, terminal.reason
+        )
         session = new_session_id(SERVICE, "gateway")
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._start(self._carry(terminal, session, request.watch, ready))
@@ -198,8 +206,9 @@ class Terminals:
         async with house.reach.streaming(target.cluster) as reached:
             target = named_container(await read_pod(reached, target), target)
             if request.debug:
-                target = await debug_container(reached, target, house.settings.debug_image)
+                target = await self._debug(reached, target, request.reason)
             command = request.command or (DEBUG_SHELL if request.debug else SHELL)
+            asked_at = asyncio.get_running_loop().time()
             async with (
                 house.journal.recording(
                     "exec", target, command, session_id=id_, reason=request.reason
@@ -216,12 +225,28 @@ class Terminals:
             ):
                 if request.tty:
                     await stream.resize(request.columns, request.rows)
+                opened_at = asyncio.get_running_loop().time()
                 terminal = Terminal(id_, target, current_caller().subject, stream, self._limits, recorder)
+                terminal.command, terminal.reason = command, request.reason
                 opening.terminal = terminal
                 answer = OpenedTerminal(
                     id=id_, target=str(target), command=command, operation_id=entry.operation_id
                 )
-                await self._serve(terminal, answer, entry, opening)
+                try:
+                    await self._serve(terminal, answer, entry, opening)
+                finally:
+                    if stream.exit_code is None:
+                        # An API server that is hung up on lets what runs go on (decision 0108).
+                        ending = stop(reached, target, command, asked_at, opened_at)
+                        entry.result["stopped"] = await asyncio.shield(asyncio.create_task(ending))
+
+    async def _debug(self, reached: Reached, target: ContainerId, reason: str) -> ContainerId:
+        """A debug container, on record before it is made."""
+        image = self._house.settings.debug_image
+        async with self._house.journal.recording("exec", target, ["debug", image], reason=reason) as entry:
+            made = await debug_container(reached, target, image)
+            entry.result["container"] = made.container
+            return made
 
     async def _serve(
         self, terminal: Terminal, answer: OpenedTerminal, entry: Entry, opening: _Opening

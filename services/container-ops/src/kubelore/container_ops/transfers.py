@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TypeVar
 
 import msgspec
 
 from kubelore.common.bus import Bus, Service
 from kubelore.common.bus.sessions import Session, new_session_id
-from kubelore.common.callers import current_caller
 from kubelore.common.contracts import transfers
-from kubelore.common.contracts.containers import SERVICE, ContainerId
+from kubelore.common.contracts.containers import SERVICE
 from kubelore.common.contracts.transfers import (
     ENDING,
     FRAME_BYTES,
@@ -34,13 +33,12 @@ from kubelore.common.contracts.transfers import (
 )
 from kubelore.common.errors import KubeloreError, TooManyRequests
 from kubelore.common.mandates import Mandate, acting_under
-from kubelore.common.reach import Reached
 from kubelore.common.telemetry import get_logger
 from kubelore.container_ops.file_paths import path_bytes
+from kubelore.container_ops.files import FileWork, Work
 from kubelore.container_ops.house import House
 from kubelore.container_ops.receiving import Receiving, found_upload
 from kubelore.container_ops.sending import Sending
-from kubelore.container_ops.toolbox import Toolbox
 
 log = get_logger(__name__)
 
@@ -53,8 +51,9 @@ Opened = TypeVar("Opened")
 class Transfers:
     """Answers UPLOAD, FIND_UPLOAD and DOWNLOAD; what it began runs on as a task."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, work: FileWork) -> None:
         self._house = house
+        self._work = work
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, service: Service) -> None:
@@ -65,50 +64,39 @@ class Transfers:
 
     async def download(self, request: Download) -> DownloadOpened:
         """Begin to send. Raises NotFound, Forbidden, Invalid, Conflict (another state than `tag`), Unsupported."""
-        target, path = await self._allowed("download", request.container, request.path, request.reason)
+        path = path_bytes(request.path)
         if request.head:
-            async with self._house.reach.using(target.cluster) as reached:
-                box = await self._house.toolboxes.of(reached, target, debug=request.debug)
-                return await Sending(box, reached, request, path).look()
+            async with self._on("download", request) as work:
+                return await Sending(work.box, work.reached, request, path).look()
 
         async def send(session: Session, opened: asyncio.Future[DownloadOpened]) -> None:
-            async with self._house.reach.streaming(target.cluster) as reached:
-                box = await self._box(reached, target, debug=request.debug)
-                command = ["files:download", request.path]
-                async with self._house.journal.recording(
-                    "file", box.target, command, session_id=session.id, reason=request.reason
-                ) as entry:
-                    account = await Sending(box, reached, request, path).send(session, opened)
-                    entry.result |= {"bytes": account.size, "sha256": account.sha256}
-                    entry.result |= {"entries": account.entries, "left_out": account.left_out_count}
-                    entry.result |= {"incomplete": account.incomplete} if account.incomplete else {}
+            async with self._on("download", request, session.id) as work:
+                account = await Sending(work.box, work.reached, request, path).send(session, opened)
+                result = work.entry.result
+                result |= {"bytes": account.size, "sha256": account.sha256}
+                result |= {"entries": account.entries, "left_out": account.left_out_count}
+                result |= {"incomplete": account.incomplete} if account.incomplete else {}
             await _end(session, account)
 
         return await self._begin(send)
 
     async def upload(self, request: Upload) -> UploadOpened:
         """Begin to take. Raises NotFound, Forbidden, Invalid, Conflict (it is further or less far), Unsupported."""
-        target, path = await self._allowed("upload", request.container, request.path, request.reason)
+        path = path_bytes(request.path)
 
         async def take(session: Session, opened: asyncio.Future[UploadOpened]) -> None:
-            async with self._house.reach.streaming(target.cluster) as reached:
-                box = await self._box(reached, target, debug=request.debug)
-                command = ["files:upload", request.path]
-                async with self._house.journal.recording(
-                    "file", box.target, command, session_id=session.id, reason=request.reason
-                ) as entry:
-                    done = await Receiving(box, reached, request, path).take(session, opened)
-                    entry.result |= {"bytes": done.size, "sha256": done.sha256, "entries": done.entries}
+            async with self._on("upload", request, session.id) as work:
+                done = await Receiving(work.box, work.reached, request, path).take(session, opened)
+                work.entry.result |= {"bytes": done.size, "sha256": done.sha256, "entries": done.entries}
             await _end(session, done)
 
         return await self._begin(take)
 
     async def find(self, request: FindUpload) -> UploadFound:
         """How far an upload came. Raises NotFound, Forbidden, Unsupported."""
-        target, path = await self._allowed("upload", request.container, request.path, "", again=True)
-        async with self._house.reach.using(target.cluster) as reached:
-            box = await self._house.toolboxes.of(reached, target, debug=request.debug)
-            return UploadFound(await found_upload(box, reached, request, path))
+        path = path_bytes(request.path)
+        async with self._on("upload", request) as work:
+            return UploadFound(await found_upload(work.box, work.reached, request, path))
 
     async def close(self) -> None:
         """Cancel what runs."""
@@ -116,22 +104,16 @@ class Transfers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _allowed(
-        self, what: str, container: str, path: str, reason: str, *, again: bool = False
-    ) -> tuple[ContainerId, bytes]:
-        target = ContainerId.parse(container)
-        raw = path_bytes(path)
-        caller = current_caller()
-        if again:
-            # It was allowed, with its reason, when it began; going on asks for both again.
-            caller.check_right("exec", target.cluster, target.namespace)
-        else:
-            await self._house.exec_policies.check_exec(caller, target, [f"files:{what}", path], reason)
-        return target, raw
-
-    async def _box(self, reached: Reached, target: ContainerId, *, debug: bool) -> Toolbox:
-        async with reached.room:
-            return await self._house.toolboxes.of(reached, target, debug=debug)
+    def _on(
+        self, what: str, request: Download | Upload | FindUpload, session_id: str = ""
+    ) -> AbstractAsyncContextManager[Work]:
+        return self._work.on(
+            request.container,
+            [f"files:{what}", request.path],
+            debug=request.debug,
+            reason=request.reason,
+            session_id=session_id,
+        )
 
     async def _begin(self, work: Callable[[Session, asyncio.Future[Opened]], Awaitable[None]]) -> Opened:
         if len(self._tasks) >= MAX_TRANSFERS:

@@ -169,8 +169,9 @@ def _uploading(router: APIRouter, bus: Bus) -> None:
         upload: Annotated[str, Query(max_length=MAX_UPLOAD_ID, pattern=_ID)],
         name: Name = "",
         debug: Debug = False,
+        reason: Reason = "",
     ) -> Response:
-        asked = FindUpload(container=id, path=path, upload=upload, name=name, debug=debug)
+        asked = FindUpload(container=id, path=path, upload=upload, name=name, debug=debug, reason=reason)
         return json_answer(await bus.request(transfers.FIND_UPLOAD, asked))
 
 

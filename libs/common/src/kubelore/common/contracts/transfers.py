@@ -65,6 +65,7 @@ class FindUpload(msgspec.Struct, kw_only=True, omit_defaults=True):
     upload: str
     name: str = ""
     debug: bool = False
+    reason: str = ""
 
 
 class UploadFound(msgspec.Struct):
