@@ -198,10 +198,14 @@ async def test_an_upload_is_taken_up_where_it_broke_off(box: Box) -> None:
 async def test_whom_a_policy_denies_uploads_is_not_told_how_far_one_came(box: Box) -> None:
     policies = "/api/k8s/containers/exec/policies"
     rule = {"effect": "deny", "clusters": ["*"], "namespaces": ["*"], "subjects": ["*"]}
-    made = await box.kubelore.http.post(policies, json={"name": "sealed", **rule, "commands": ["files:upload*"]})
+    made = await box.kubelore.http.post(
+        policies, json={"name": "sealed", **rule, "commands": ["files:upload*"]}
+    )
     assert made.status_code == 201, made.text
     try:
-        answer = await box.kubelore.http.get(box.url("busybox", "upload"), params={"path": "/tmp", "upload": "one"})
+        answer = await box.kubelore.http.get(
+            box.url("busybox", "upload"), params={"path": "/tmp", "upload": "one"}
+        )
     finally:
         assert (await box.kubelore.http.delete(f"{policies}/sealed")).is_success
     assert (answer.status_code, answer.json()["code"]) == (403, "ExecDenied")
