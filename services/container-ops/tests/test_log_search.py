@@ -20,9 +20,14 @@ from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, open_database
 from kubelore.container_ops.lines import LogLine
 from kubelore.container_ops.live_search import LiveSearch
+from kubelore.container_ops.log_filter import LineFilter
+from kubelore.container_ops.log_places import Places
 from kubelore.container_ops.log_search import LogSearch
+from kubelore.container_ops.segment_filtering import SegmentFilters
+from kubelore.container_ops.segment_merging import SegmentMerging
 from kubelore.container_ops.segment_store import SegmentStore
 from kubelore.container_ops.segments import SegmentBatch, StreamGap, StreamKey, StreamLines
+from kubelore.container_ops.stored_search import PAGE, StoredSearch
 
 SECOND = 1_000_000_000
 ANNA = Caller(subject="anna", grants=(Grant(role="viewer", clusters=("prod",), namespaces=("shop",)),))
@@ -101,6 +106,27 @@ async def test_the_newest_comes_first_and_the_oldest_when_asked_for(stored: Stor
     await stored.keep((2, "two"), (3, "three"), pod="web-2")
     assert messages(await stored.all()) == ["four", "three", "two", "one"]
     assert messages(await stored.all(direction="forward")) == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_search_finds_every_line_once_though_segments_are_merged_meanwhile(
+    stored: Stored, newest_first: bool
+) -> None:
+    for batch in range(PAGE + 20):
+        await stored.keep((batch, f"{batch}."))
+    search = StoredSearch(
+        stored.store,
+        SegmentFilters(stored.store),
+        Places(LogPlaces(clusters=("prod",)), BOSS),
+        LineFilter(LogFilter()),
+        newest_first=newest_first,
+    )
+    found: list[bytes] = []
+    async for texts, _ in search.windows(lambda _, __, block, ___: block.text):
+        if not found:
+            assert await SegmentMerging(stored.store).merge_round() > PAGE
+        found += b" ".join(texts).split()
+    assert sorted(found) == sorted(f"{batch}.".encode() for batch in range(PAGE + 20))
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

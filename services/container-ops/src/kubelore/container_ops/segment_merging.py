@@ -1,8 +1,8 @@
 """Small segments become large ones, which compress better and have a filter; what belongs to nothing goes.
 
-The merged segment names those it is made of, which hides them in the same
-moment. Their documents go right after, their blobs an hour later, so that a
-search that is under way still reads them.
+The merged segment names those it is made of, which hides them from whoever
+meets it. They are retired right after, and go an hour later, so that a search
+that is under way still finds and reads them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SegmentMerging:
         found = await repository.small(FILTERED_BYTES, now, limit=LOOKED_AT)
         done = await repository.merged([one.id for one in found]) if found else set[str]()
         if done:
-            await repository.remove(sorted(done))
+            await repository.retire(sorted(done), now)
         heads = {owner: await repository.newest(owner) for owner in {one.owner for one in found if one.owner}}
         groups: defaultdict[tuple[str, str, int], list[Segment]] = defaultdict(list)
         for one in found:
@@ -97,6 +97,8 @@ class SegmentMerging:
         ):
             pieces = await self._store.read(one, range(len(one.index.blocks))) if one.blob else []
             parts.append((one, self._store.sealer(one), pieces))
+        if not parts:
+            return  # They have expired meanwhile.
         cluster, policy = parts[0][0].cluster, parts[0][0].policy
         blob, key = self._store.new_blob(cluster)
         filtered = sum(one.raw for one, _, _ in parts) >= FILTERED_BYTES
@@ -108,11 +110,12 @@ class SegmentMerging:
             await self._store.repository.add(segment)
         except AlreadyExists:
             return  # Another replica merged them; the blob is swept.
-        await self._store.repository.remove(ids)
+        await self._store.repository.retire(ids, time.time_ns())
 
     async def sweep(self, orphaned_s: float = ORPHANED_S) -> int:
-        """Delete blobs that belong to no segment for an hour; how many."""
+        """Forget what is retired for an hour, and delete blobs that belong to no segment for as long; how many."""
         before = datetime.now(UTC) - timedelta(seconds=orphaned_s)
+        await self._store.repository.remove_retired(int(before.timestamp() * _NS))
         old = [one.key async for one in self._store.blobs.list(FOLDER) if one.modified_at < before]
         gone = 0
         for start in range(0, len(old), 500):

@@ -2,7 +2,8 @@
 
 A batch's `_id` is its owner and sequence, so that of two who believe they hold
 the owner's lease one is refused. A merged segment names those it is made of:
-they are hidden from then on, whether they are deleted yet or not.
+who has met it passes over them. They stay, retired, for as long as a search
+may run that had begun among them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _PLAIN: dict[str, Any] = {
     "written": 0,
 }
 _HEAD = tuple(_PLAIN)
+RETIRED = -1
+"""The level of a segment that is part of a merged one."""
 
 
 class SegmentScope(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,11 +112,12 @@ class SegmentRepository:
 
     async def newest_of(self, cluster: str, *, limit: int) -> list[Segment]:
         """The segments of a cluster that end last."""
-        found = await self._segments.find({"cluster": cluster}, sort=[("last", -1)], limit=limit)
+        query = {"cluster": cluster, "level": gt(RETIRED)}
+        found = await self._segments.find(query, sort=[("last", -1)], limit=limit)
         return [_segment(one) for one in found]
 
     async def of_policy(self, policy: str, *, page: int = _CHUNK) -> AsyncIterator[Segment]:
-        """The segments of a policy, the oldest first; without their index."""
+        """The segments of a policy, retired ones among them, by when they end; without their index."""
         async for found in self._segments.scan(
             {"policy": policy}, sort=[("last", 1)], page=page, fields=_HEAD
         ):
@@ -138,6 +142,14 @@ class SegmentRepository:
         """Which of the ids are part of a merged segment by now."""
         found = await self._segments.find({"merges": one_of(ids)}, limit=max(1, len(ids)), fields=("merges",))
         return {one for document in found for one in document["merges"]}.intersection(ids)
+
+    async def retire(self, ids: Sequence[str], now: int) -> None:
+        """Mark segments as part of a merged one since `now` (ns)."""
+        await self._segments.update_many({"_id": one_of(ids)}, {"level": RETIRED, "retired": now})
+
+    async def remove_retired(self, before: int) -> None:
+        """Forget those that were retired before a time (ns)."""
+        await self._segments.delete_many({"level": RETIRED, "retired": lt(before)})
 
     async def blobs(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs belong to a segment."""

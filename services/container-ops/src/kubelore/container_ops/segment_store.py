@@ -16,7 +16,7 @@ from kubelore.common.crypto import Keyring
 from kubelore.common.errors import AlreadyExists, Conflict
 from kubelore.common.store import BlobStore, Database, blob_key
 from kubelore.container_ops.segment_blocks import PieceSealer
-from kubelore.container_ops.segment_repository import SegmentRepository
+from kubelore.container_ops.segment_repository import RETIRED, SegmentRepository
 from kubelore.container_ops.segment_writing import WrittenSegment, write_streams
 from kubelore.container_ops.segments import Expired, Held, Resume, Segment, SegmentBatch
 
@@ -100,7 +100,7 @@ class SegmentStore:
         """What is held of a policy."""
         held = Held()
         async for one in self.repository.of_policy(policy):
-            if not one.lines:
+            if not one.lines or one.level == RETIRED:
                 continue
             held.segments += 1
             held.lines += one.lines
@@ -124,6 +124,8 @@ class SegmentStore:
             if not one.lines:
                 continue
             await self._forget(one)
+            if one.level == RETIRED:
+                continue
             gone.segments += 1
             gone.lines += one.lines
             gone.stored_bytes += one.size

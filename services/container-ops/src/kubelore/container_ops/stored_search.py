@@ -79,6 +79,9 @@ class StoredSearch:
         self._pending: deque[Segment] = deque()
         self._after: list[Any] | None = None
         self._ended = False
+        self._taken: set[str] = set()
+        self._covered: set[str] = set()
+        """Parts of merged segments that are taken."""
         self._heap: list[tuple[int, int, _Opened, int]] = []
         asked = line_filter.asked
         self._bound = asked.until if newest_first else asked.since
@@ -130,10 +133,26 @@ class StoredSearch:
         if found:
             last = found[-1]
             self._after = [last.last if self._newest_first else last.first, last.id]
-            merged = await self._store.repository.merged([one.id for one in found])
-            self._pending.extend(one for one in found if one.id not in merged)
+            self._pending.extend(self._due(found))
         if not self._pending and not self._ended:
             await self._more_segments()
+
+    def _due(self, found: Sequence[Segment]) -> list[Segment]:
+        """Those whose lines are still to be found: neither as part of a merged segment, nor already by its parts.
+
+        A merged segment comes before its parts, or beside them, since it begins and
+        ends with them. One that was made after its place was passed is not met: then
+        its parts are searched, those still to come too.
+        """
+        due: set[str] = set()
+        for one in sorted(found, key=lambda one: (not one.merges, -one.written)):
+            if one.id not in self._covered:
+                if not self._taken.isdisjoint(one.merges):
+                    continue
+                due.add(one.id)
+            self._covered.update(one.merges)
+        self._taken |= due
+        return [one for one in found if one.id in due]
 
     async def _open_due(self) -> None:
         """Open segments until the next block in order is known."""
