@@ -22,8 +22,8 @@ down: ## stop what runs on the default data directory (ARGS="--data DIR")
 bootstrap: ## make the environment, with what tests and linters need
 	@$(PYTHON) bootstrap.py --dev
 
-test: lint ## the whole suite, real servers included (ARGS="-k name -x ...")
-	$(BIN)/pytest $(if $(CI),--reruns 1) $(ARGS)
+test: lint ## the whole suite by two workers, real servers included (ARGS="-k name -x ...", "-n 0" for none)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--reruns 1) $(ARGS)
 
 lint: bootstrap ## ruff, basedpyright, import-linter
 	$(BIN)/ruff check

@@ -1,6 +1,14 @@
-"""Servers shared by the whole suite, each started when the first test asks for it; and how properties are tried."""
+"""Servers shared by the whole suite, each started when the first test asks for it; how properties are tried;
+and what two workers (`make test`) share out between them."""
 
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 
 pytest_plugins = ["kubelore.stack.fixtures"]
 
@@ -9,3 +17,31 @@ settings.register_profile(
     "beside-others", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("beside-others")
+
+
+class ByFile(LoadFileScheduling):
+    """Whole files, so that what a module shares is made once; those on the node, of which a machine has one, as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "the node" if _needs_the_node(self.config.rootpath / file) else file
+
+
+@functools.cache
+def _needs_the_node(file: Path) -> bool:
+    return "pytest.mark.node" in file.read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadScopeScheduling:
+    return ByFile(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The scheduler sees files only, so what uses the node must say so in its own."""
+    unsaid = {
+        item.nodeid
+        for item in items
+        if "lab_node" in getattr(item, "fixturenames", ()) and item.get_closest_marker("node") is None
+    }
+    if unsaid:
+        raise pytest.UsageError(f"these use the lab's node and lack pytest.mark.node: {sorted(unsaid)}")

@@ -199,7 +199,7 @@ async def test_a_filter_finds(things: Collection, where: dict[str, Any], expecte
 @pytest.mark.parametrize(
     "value",
     [{"$ne": None}, {"$gt": ""}, {"$where": "sleep(1)"}, {"a": 1}, ["x"], [{"$ne": 1}], object()],
-    ids=repr,
+    ids=lambda value: "an object" if type(value) is object else repr(value),
 )
 async def test_an_operator_as_a_value_is_refused_everywhere(things: Collection, value: Any) -> None:
     await things.insert({"_id": "a", "token": "secret", "revision": 1})

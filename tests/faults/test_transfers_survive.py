@@ -12,11 +12,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from kubelore.lab.fixtures import LabNode
 from kubelore.lab.images import BUSYBOX
 from kubelore.lab.waiting import wait_for
+
+pytestmark = [pytest.mark.lab, pytest.mark.node]
 
 NAMESPACE = "cp-survives"
 BASE = f"/api/k8s/containers/copied:{NAMESPACE}:box:main/files"

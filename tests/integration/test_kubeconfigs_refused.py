@@ -21,30 +21,35 @@ contexts: [{{name: x, context: {context}}}]
 """
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        kubeconfig(
-            user="{exec: {apiVersion: client.authentication.k8s.io/v1, command: touch, args: [PROOF]}}"
-        ),
-        kubeconfig(user="{auth-provider: {name: gcp, config: {cmd-path: touch, cmd-args: PROOF}}}"),
-        kubeconfig(user="{tokenFile: /etc/hostname}"),
-        kubeconfig(user="{client-certificate: /etc/hostname, client-key: /etc/hostname}"),
-        kubeconfig(cluster="{server: 'https://192.168.77.1', certificate-authority: /etc/hostname}"),
-        kubeconfig(cluster="{server: 'http://192.168.77.1'}"),
-        kubeconfig(cluster="{server: 'https://user:pass@192.168.77.1'}"),
-        kubeconfig(cluster="{server: 'https://169.254.169.254'}"),
-        kubeconfig(cluster="{server: 'https://[fe80::1]'}"),
-        kubeconfig(cluster="{server: 'https://[::ffff:169.254.169.254]'}"),
-        kubeconfig(cluster="{server: 'https://192.168.77.1', proxy-url: 'http://169.254.169.254'}"),
-        kubeconfig(cluster="{server: 'https://192.168.77.1', insecure-skip-tls-verify: true}"),
-        kubeconfig(context="{cluster: nothing, user: u}"),
-        kubeconfig(context="{cluster: c, user: nobody}"),
-        "not: [a kubeconfig",
-        "",
-    ],
-    ids=lambda text: str(abs(hash(text)) % 10_000),
-)
+HOSTILE = {
+    "a program": kubeconfig(
+        user="{exec: {apiVersion: client.authentication.k8s.io/v1, command: touch, args: [PROOF]}}"
+    ),
+    "an auth provider": kubeconfig(
+        user="{auth-provider: {name: gcp, config: {cmd-path: touch, cmd-args: PROOF}}}"
+    ),
+    "a file with the token": kubeconfig(user="{tokenFile: /etc/hostname}"),
+    "files with the certificate": kubeconfig(
+        user="{client-certificate: /etc/hostname, client-key: /etc/hostname}"
+    ),
+    "a file with the authority": kubeconfig(
+        cluster="{server: 'https://192.168.77.1', certificate-authority: /etc/hostname}"
+    ),
+    "no TLS": kubeconfig(cluster="{server: 'http://192.168.77.1'}"),
+    "a password in the address": kubeconfig(cluster="{server: 'https://user:pass@192.168.77.1'}"),
+    "a metadata service": kubeconfig(cluster="{server: 'https://169.254.169.254'}"),
+    "a link-local address": kubeconfig(cluster="{server: 'https://[fe80::1]'}"),
+    "a metadata service as IPv6": kubeconfig(cluster="{server: 'https://[::ffff:169.254.169.254]'}"),
+    "a proxy": kubeconfig(cluster="{server: 'https://192.168.77.1', proxy-url: 'http://169.254.169.254'}"),
+    "TLS unverified": kubeconfig(cluster="{server: 'https://192.168.77.1', insecure-skip-tls-verify: true}"),
+    "a cluster that is missing": kubeconfig(context="{cluster: nothing, user: u}"),
+    "a user that is missing": kubeconfig(context="{cluster: c, user: nobody}"),
+    "broken YAML": "not: [a kubeconfig",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 async def test_a_hostile_kubeconfig_is_refused_with_a_code(kubelore, text: str, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     answer = await kubelore.add("hostile", text.replace("PROOF", str(proof)))

@@ -17,6 +17,8 @@ import pytest_asyncio
 from kubelore.lab.fixtures import LabNode
 from kubelore.lab.waiting import wait_for
 
+pytestmark = [pytest.mark.lab, pytest.mark.node]
+
 PROTOCOL = "v5.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CLUSTER = "terminals"

@@ -22,6 +22,8 @@ from kubelore.lab.images import BUSYBOX, DISTROLESS, GNU, NOTAR
 from kubelore.lab.kubectl import Kubectl
 from kubelore.lab.waiting import wait_for
 
+pytestmark = [pytest.mark.lab, pytest.mark.node]
+
 NAMESPACE = "cp-transfers"
 CLUSTER = "copied"
 IMAGES = {"busybox": BUSYBOX, "gnu": GNU, "notar": NOTAR, "bare": DISTROLESS}

@@ -298,6 +298,8 @@ async def run_counting(keep: Keep, namespace: str, pod: str, script: str, restar
     return kubectl
 
 
+@pytest.mark.lab
+@pytest.mark.node
 async def test_a_killed_collector_loses_and_repeats_nothing_of_a_real_container(
     real_keep: Keep, namespace: str
 ) -> None:
@@ -311,6 +313,8 @@ async def test_a_killed_collector_loses_and_repeats_nothing_of_a_real_container(
     assert lines == [f"line {number + 1}" for number in range(len(lines))]
 
 
+@pytest.mark.lab
+@pytest.mark.node
 async def test_the_run_before_a_restart_is_collected_too(real_keep: Keep, namespace: str) -> None:
     script = "for i in $(seq 5); do echo run $i; done; [ -e /tmp/x ] && sleep 600; exit 1"
     kubectl = await run_counting(real_keep, namespace, "restarting", script, "Always")
@@ -326,6 +330,8 @@ async def test_the_run_before_a_restart_is_collected_too(real_keep: Keep, namesp
     assert all(lines[:5] == [f"run {number}" for number in range(1, 6)] for lines in found.values())
 
 
+@pytest.mark.lab
+@pytest.mark.node
 async def test_the_logs_of_a_pod_stay_when_it_is_gone(real_keep: Keep, namespace: str) -> None:
     kubectl = await run_counting(real_keep, namespace, "short", "for i in $(seq 1000); do echo line $i; done")
     await real_keep.policy(namespaces=(namespace,), labels="app=counting")

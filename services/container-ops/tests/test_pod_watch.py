@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
+
+import pytest
 
 from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.kube.resource_type import PODS
 from kubelore.container_ops.pod_watch import LoggedContainer, PodWatch, Sighting, differences
 from kubelore.container_ops.targets import PodSelection
 from kubelore.kubesim import podlife
+from kubelore.lab.images import BUSYBOX
 
 CALM_S = 15.0
 
@@ -126,8 +130,13 @@ def test_a_restart_is_a_change() -> None:
     assert [one.happening for one in found] == ["changed"]
 
 
-async def test_a_real_deployment_is_followed(real: Any) -> None:
-    watch = PodWatch(real.reach)
-    async with aclosing(watch.follow(real.name, PodSelection())) as batches:
-        first = await anext(batches)
-    assert all(one.container.id.cluster == real.name for one in first)
+@pytest.mark.lab
+@pytest.mark.node
+async def test_a_real_pod_is_followed_from_its_start_to_its_end(real: Any) -> None:
+    kubectl, pod = real.clusters[real.name].kubectl(), f"followed-{secrets.token_hex(3)}"
+    async with aclosing(PodWatch(real.reach).follow(real.name, PodSelection())) as batches:
+        await kubectl("run", pod, f"--image={BUSYBOX}", "--image-pull-policy=Never")
+        found = await until(batches, "appeared", pod)
+        assert found.container.id.cluster == real.name
+        await kubectl("delete", "pod", pod, "--now", "--wait=false")
+        await until(batches, "ended", pod)
