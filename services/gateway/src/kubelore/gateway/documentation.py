@@ -17,9 +17,8 @@ from fastapi.openapi.utils import get_openapi
 from kubelore.gateway.idempotency import KEY_HEADER
 from kubelore.gateway.operations import MUTATING
 from kubelore.gateway.origins import Origins
-from kubelore.gateway.problems import MEDIA_TYPE, Problem
+from kubelore.gateway.problems import MEDIA_TYPE, REFERENCE, Problem
 
-_PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _UNUSED = ("HTTPValidationError", "ValidationError")
 
 _SCHEMES = {
@@ -61,18 +60,16 @@ def _corrected(document: dict[str, Any]) -> dict[str, Any]:
         if method.upper() in MUTATING:
             operation.setdefault("parameters", []).append(dict(_IDEMPOTENCY_KEY))
             responses.setdefault("409", {"description": "Conflict", **_problem()})
-        if _schema(responses.get("422", {})) != _PROBLEM:
+        if MEDIA_TYPE not in responses.get("422", {}).get("content", {}):
             responses.pop("422", None)
         if "requestBody" in operation:
             responses["413"] = {"description": "Request Entity Too Large", **_problem()}
         responses["default"] = {"description": "Any other error", **_problem()}
-        for response in responses.values():
-            if _schema(response) == _PROBLEM:
-                response |= _problem()
     schemas = document["components"]["schemas"]
     for name in _UNUSED:
         schemas.pop(name, None)
-    schemas.setdefault("Problem", Problem.model_json_schema())
+    schemas["Problem"] = Problem.model_json_schema(mode="serialization")
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
     document["components"]["securitySchemes"] = _SCHEMES
     document["security"] = [{"token": []}, {"session": []}]
     return document
@@ -83,9 +80,5 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
         yield from path.items()
 
 
-def _schema(response: dict[str, Any]) -> Any:
-    return response.get("content", {}).get("application/json", {}).get("schema")
-
-
 def _problem() -> dict[str, Any]:
-    return {"content": {MEDIA_TYPE: {"schema": dict(_PROBLEM)}}}
+    return {"content": {MEDIA_TYPE: {"schema": dict(REFERENCE)}}}
