@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from kubelore.common.bus import Leases
-from kubelore.common.contracts.alerts import CloudEvent
+from kubelore.common.contracts.alerts import LOG_ALERT, CloudEvent, alert_subject, source_of
+from kubelore.common.contracts.containers import SERVICE
 from kubelore.common.contracts.log_policies import LogAlertSpec, LogPolicySpec, LogScope
 from kubelore.common.contracts.logs import LogFilter
 from kubelore.common.crypto import Keyring
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, Database, open_database
-from kubelore.container_ops.alerting import Alerting
+from kubelore.container_ops.alerting import LEFT_S, Alerting
 from kubelore.container_ops.collector import Collector, fair_share
 from kubelore.container_ops.log_rule_repository import LogRuleRepository
-from kubelore.container_ops.log_rules import AlertRule, PolicyRule
+from kubelore.container_ops.log_rules import AlertRule, PolicyRule, iso
 from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.segment_blocks import unpack_block
 from kubelore.container_ops.segment_repository import SegmentScope
@@ -268,6 +271,30 @@ async def test_matching_lines_raise_an_alert_once_until_it_has_rested(keep: Keep
     [alert] = heard
     assert (alert.severity, alert.subject, alert.data["alert"]) == ("critical", keep.scene.name, "errors")
     assert alert.data["container"].startswith(f"{keep.scene.name}:team-01:")
+
+
+async def test_an_alert_whose_replica_died_before_it_was_told_is_told_by_another(keep: Keep) -> None:
+    await keep.alert({"namespaces": ("team-01",)}, filter=LogFilter(regex="."))
+    rule, what, now = await keep.repository.alerts.get("errors"), f"{keep.scene.name}:a:b:c", time.time()
+    raised = CloudEvent(
+        id="an-id",
+        source=source_of(SERVICE),
+        type=LOG_ALERT,
+        subject=keep.scene.name,
+        time=iso(now),
+        data={"alert": "errors"},
+        severity="warning",
+    )
+    assert await keep.repository.claim_raise(rule, what, now, msgspec.json.encode(raised))
+
+    async def told_by(later_s: float) -> dict[str, int]:
+        await Alerting(keep.repository, keep.scene.bus, clock=lambda: now + later_s).tell_left()
+        asked = {"subjects_filter": "kubelore.v1.events.alert.>"}
+        return (await keep.scene.bus.jetstream("STREAM.INFO.EVENTS", asked))["state"].get("subjects") or {}
+
+    assert await told_by(LEFT_S / 2) == {}
+    assert await told_by(LEFT_S + 1) == {alert_subject(raised): 1}
+    assert await keep.repository.untold(now + 3600) == []
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,8 @@ async def test_one_of_many_raises_an_alert_and_it_rests_then(desk: Desk) -> None
     with acting_as(ADMINISTRATOR):
         await desk.alerts.put(alert(rest_s=60))
     rule = await desk.repository.alerts.get("errors")
-    claims = [await desk.repository.claim_raise(rule, "prod:shop:web:web", NOW + at) for at in (0, 1, 59, 62)]
+    what = "prod:shop:web:web"
+    claims = [await desk.repository.claim_raise(rule, what, NOW + at, b"{}") for at in (0, 1, 59, 62)]
     assert claims == [True, False, False, True]
     with acting_as(ADMINISTRATOR):
         assert (await desk.alerts.get(LogRuleRef("errors"))).raised == 2

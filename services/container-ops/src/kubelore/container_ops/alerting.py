@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ OLDEST_S = 300
 MAX_WINDOWS = 20_000
 SHOWN = 512
 TELL_EVERY_S = 1.0
+LEFT_S = 10.0
+"""An alert that was not told for so long is told by whoever sees it; by its id it is known for the same."""
 
 _Where = tuple[str, str]
 """The alert's uid, and the container's id, or the cluster's name."""
@@ -66,7 +69,7 @@ class Alerting:
                 self._matched(rule, wanted, matched)
 
     async def tell(self) -> None:
-        """Raise what is due, at most once a second; what cannot be told now stays due."""
+        """Raise what is due, at most once a second; what cannot be raised now stays due."""
         now = self._clock()
         if not (self._due or self._counted) or now - self._told_at < TELL_EVERY_S:
             return
@@ -80,6 +83,21 @@ class Alerting:
                 self._due.pop(where, None)
         except KubeloreError as error:
             log.info("log alert not told yet", reason=error.reason, detail=error.detail)
+
+    async def run(self) -> None:
+        """Tell what was left, until cancelled."""
+        while True:
+            await asyncio.sleep(LEFT_S)
+            try:
+                await self.tell_left()
+            except KubeloreError as error:
+                log.info("log alert not told yet", reason=error.reason, detail=error.detail)
+
+    async def tell_left(self) -> None:
+        """Tell what some replica has raised, and died or had no bus before it was told."""
+        for left in await self._repository.untold(self._clock() - LEFT_S):
+            alert = msgspec.json.decode(left.message, type=CloudEvent)
+            await self._publish(alert, left.alert, left.what, left.at)
 
     def _matched(self, rule: AlertRule, wanted: Wanted, matched: list[LogLine]) -> None:
         container, cluster = str(wanted.container.id), wanted.container.id.cluster
@@ -123,9 +141,13 @@ class Alerting:
             self._due[rule.uid, match.cluster] = match
 
     async def _raise(self, match: _Match, what: str, now: float) -> None:
-        if await self._repository.claim_raise(match.rule, what, now):
-            alert = alert_of(match, what, now)
-            await self._bus.publish_alert(alert_subject(alert), alert)
+        alert = alert_of(match, what, now)
+        if await self._repository.claim_raise(match.rule, what, now, msgspec.json.encode(alert)):
+            await self._publish(alert, match.rule.uid, what, now)
+
+    async def _publish(self, alert: CloudEvent, uid: str, what: str, at: float) -> None:
+        await self._bus.publish_alert(alert_subject(alert), alert)
+        await self._repository.told(uid, what, at)
 
 
 def alert_of(match: _Match, what: str, now: float) -> CloudEvent:

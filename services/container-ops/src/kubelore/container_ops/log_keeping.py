@@ -28,6 +28,7 @@ class LogKeeping:
         self._retention = LogRetention(self._repository, store)
         self.policies = LogPolicies(self._repository, self._retention)
         self.alerts = LogAlerts(self._repository)
+        self._alerting = Alerting(self._repository, house.bus)
         self._collector = Collector(
             house.leases,
             house.bus.replica,
@@ -35,7 +36,7 @@ class LogKeeping:
             WantedContainers(self._repository, pods),
             self._repository,
             store,
-            Alerting(self._repository, house.bus),
+            self._alerting,
             flush_s=house.settings.logs_stored_every_s,
             max_containers=house.settings.logs_max_collected,
         )
@@ -57,4 +58,4 @@ class LogKeeping:
 
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs until cancelled."""
-        return self._collector.run(), self._retention.run(self._house.leases)
+        return self._collector.run(), self._alerting.run(), self._retention.run(self._house.leases)

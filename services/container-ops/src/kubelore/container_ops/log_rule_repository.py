@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,17 @@ from kubelore.common.store import Collection, Database, gt, lt
 from kubelore.container_ops.log_rules import AlertRule, PolicyRule, Rule
 
 MAX_COUNTS = 10_000
+MAX_UNTOLD = 100
 _KEPT_COUNTS_S = 2 * 86_400
+
+
+class Untold(NamedTuple):
+    """An alert that was raised: by the uid of its rule, about what, when, and what is to be told of it."""
+
+    alert: str
+    what: str
+    at: float
+    message: bytes
 
 
 class RuleRepository(Generic[Rule]):
@@ -74,6 +84,7 @@ class LogRuleRepository:
         await self._counts.ensure_index([("alert", 1), ("at", 1)])
         await self._counts.ensure_index([("kept_until", 1)], expire_after_s=0)
         await self._raised.ensure_index([("kept_until", 1)], expire_after_s=0)
+        await self._raised.ensure_index([("told", 1), ("at", 1)])
 
     # policies that are gone, while they hold something
 
@@ -111,16 +122,20 @@ class LogRuleRepository:
         found = await self._counts.find(where, sort=[("at", -1)], limit=MAX_COUNTS, fields=("count",))
         return sum(one["count"] for one in found)
 
-    async def claim_raise(self, alert: AlertRule, what: str, now: float) -> bool:
-        """Take it on to raise an alert about something, unless it rests; only one of many takes it."""
+    async def claim_raise(self, alert: AlertRule, what: str, now: float, message: bytes) -> bool:
+        """Take it on to raise an alert about something, unless it rests; only one of many takes it.
+
+        `message` is what is to be told: whoever takes it on may die before it is (`untold`).
+        """
         key = f"{alert.uid}/{what}"
         until = datetime.now(UTC) + timedelta(seconds=alert.spec.rest_s + 3600)
+        raised = {"at": now, "kept_until": until, "message": message, "told": False}
         try:
-            await self._raised.insert({"_id": key, "at": now, "kept_until": until})
+            await self._raised.insert({"_id": key, **raised})
         except AlreadyExists:
             try:
                 rested = {"at": lt(now - alert.spec.rest_s)}
-                await self._raised.update(key, {"at": now, "kept_until": until}, expect=rested)
+                await self._raised.update(key, raised, expect=rested)
             except (Conflict, NotFound):
                 return False
         with suppress(NotFound, Conflict):
@@ -129,6 +144,17 @@ class LogRuleRepository:
                 alert.name, changes, increments={"raised": 1}, expect={"uid": alert.uid}
             )
         return True
+
+    async def told(self, alert: str, what: str, at: float) -> None:
+        """What was raised (by the alert's uid, about something, at a moment) was told."""
+        with suppress(NotFound, Conflict):
+            await self._raised.update(f"{alert}/{what}", {"told": True, "message": b""}, expect={"at": at})
+
+    async def untold(self, before: float) -> list[Untold]:
+        """The oldest of what was raised before a moment, and that nobody has told."""
+        where = {"told": False, "at": lt(before)}
+        found = await self._raised.find(where, sort=[("at", 1)], limit=MAX_UNTOLD)
+        return [Untold(*one["_id"].split("/", 1), one["at"], one["message"]) for one in found]
 
 
 def _document(rule: PolicyRule | AlertRule) -> dict[str, Any]:
