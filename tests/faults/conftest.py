@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -22,6 +23,8 @@ from kubelore.common.errors import KubeloreError
 from kubelore.common.kube import AddressPolicy, KubeClient, ResourceType, decode_meta, read_kubeconfig
 from kubelore.lab.cluster import ControlPlane
 
+from .wires import SlowWay
+
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
 NAMESPACE = "faults"
 POLICY = AddressPolicy(allow_private=True)
@@ -31,11 +34,13 @@ class Writer:
     """Creates, changes and deletes ConfigMaps as an API client does, and remembers what the API server confirmed.
 
     A call that failed may or may not have happened, so nothing is remembered of it.
+    `size` is how many random bytes it puts into an object that it changes.
     """
 
-    def __init__(self, kubeconfig: str, seed: int) -> None:
+    def __init__(self, kubeconfig: str, seed: int, size: int = 100) -> None:
         self._client = KubeClient(read_kubeconfig(kubeconfig, None, POLICY), POLICY, timeout_s=5.0)
         self._random = random.Random(seed)
+        self._size = size
         self._live: dict[str, str] = {}
         self._number = 0
         self.written: list[tuple[str, str]] = []
@@ -74,7 +79,8 @@ class Writer:
         self._remember(await self._client.create(CONFIG_MAPS, NAMESPACE, json.dumps(manifest).encode()))
 
     async def _change(self, name: str) -> None:
-        body = json.dumps({"data": {"n": str(self._random.getrandbits(40)), "text": "x" * 200}}).encode()
+        data = {"n": str(self._random.getrandbits(40)), "text": self._random.randbytes(self._size).hex()}
+        body = json.dumps({"data": data}).encode()
         with suppress_missing(self._live, name):
             self._remember(await self._client.patch(CONFIG_MAPS, NAMESPACE, name, body))
 
@@ -171,6 +177,15 @@ async def plane(lab_or_skip, tmp_path: Path) -> AsyncIterator[ControlPlane]:
     async with ControlPlane(tmp_path / "plane", "victim") as running:
         await running.kubectl()("create", "namespace", NAMESPACE)
         yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def slow_way(plane: ControlPlane) -> AsyncIterator[SlowWay]:
+    server = next(line for line in plane.kubeconfig().splitlines() if "server:" in line).split()[-1]
+    parts = urlsplit(server)
+    async with SlowWay(parts.hostname or "", parts.port or 443) as way:
+        way.kubeconfig = plane.kubeconfig().replace(f":{parts.port}", f":{way.port}")  # type: ignore[attr-defined]
+        yield way
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -7,9 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -25,47 +23,6 @@ ID = f"victim:podtemplates:{NAMESPACE}:counted"
 """No controller writes to these: what it wrote since would leave open which version the lost write made."""
 HELD_S = 2.0
 """How long an answer of the API server is on its way: time enough to see the effect and to kill."""
-
-
-class SlowWay:
-    """TCP to the API server whose answers can be made to take their time."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._address = host, port
-        self.delay_s = 0.0
-        self.port = 0
-
-    async def __aenter__(self) -> SlowWay:
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        self._server.close()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._address)
-        with suppress(OSError):
-            await asyncio.gather(self._pump(reader, back, 0.0), self._pump(there, writer, None))
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float | None
-    ) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                await asyncio.sleep(self.delay_s if delay_s is None else delay_s)
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def slow_way(plane) -> AsyncIterator[SlowWay]:
-    server = next(line for line in plane.kubeconfig().splitlines() if "server:" in line).split()[-1]
-    parts = urlsplit(server)
-    async with SlowWay(parts.hostname or "", parts.port or 443) as way:
-        way.kubeconfig = plane.kubeconfig().replace(f":{parts.port}", f":{way.port}")  # type: ignore[attr-defined]
-        yield way
 
 
 @pytest_asyncio.fixture(loop_scope="session")

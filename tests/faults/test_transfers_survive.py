@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import os
 import random
 import signal
+import tarfile
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,6 +109,33 @@ async def test_a_download_is_cut_and_not_short_when_container_ops_is_killed(
         except httpx.RemoteProtocolError as error:
             with_error = error
         assert with_error is not None, "a body that is not whole must not look whole"
+
+
+async def test_half_a_tree_is_removed_when_container_ops_is_killed(own_kubelore, lab_node: LabNode) -> None:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for name in ("one", "two"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(DATA)
+            archive.addfile(entry, io.BytesIO(DATA))
+    async with box(own_kubelore, lab_node) as kubectl:
+        query = {"path": "/tmp/tree", "upload": "half", "format": "tar"}
+
+        async def body() -> AsyncIterator[bytes]:
+            yield raw.getvalue()[: len(DATA) * 3 // 2]
+            await wait_for(unpacked, "some of it to be in the container", 30)
+            os.kill(own_kubelore.pid("container-ops"), signal.SIGKILL)
+            yield raw.getvalue()[len(DATA) * 3 // 2 :]
+
+        async def unpacked() -> bool:
+            return await size_of(kubectl, "/tmp/.kubelore-half/one") == str(len(DATA))
+
+        async def gone() -> bool:
+            return await kubectl("-n", NAMESPACE, "exec", "box", "--", "ls", "-A", "/tmp") == ""
+
+        broken = await own_kubelore.http.post(f"{BASE}/upload", params=query, content=body(), timeout=90)
+        assert broken.status_code >= 500, broken.text
+        await wait_for(gone, "what was left to be removed", 30)
 
 
 async def size_of(kubectl: Any, path: str) -> str:

@@ -16,9 +16,11 @@ import pytest_asyncio
 
 from kubelore.lab.waiting import wait_for
 
+from .wires import Wire
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-SERVICES = ("resource-ops", "cluster-registry", "gateway")
+SERVICES = ("resource-ops", "cluster-registry", "gateway", "yaml-vcs", "container-ops")
 PROCESSES = ("nats", "mongo", *(f"{service}-{number}" for service in SERVICES for number in (1, 2)))
 
 
@@ -131,55 +133,6 @@ class Load:
 
     def _wrote(self) -> int:
         return len(self._writer.written) + len(self._writer.deleted)
-
-
-class Wire:
-    """A TCP proxy before the API server, whose connections can be cut."""
-
-    def __init__(self, port: int) -> None:
-        self._upstream = port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Wire:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def cut(self) -> int:
-        """Reset every connection that stands; how many those were."""
-        cut = len(self._writers) // 2
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-        return cut
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, up_writer}
-        for source, target in ((reader, up_writer), (up_reader, writer)):
-            task = asyncio.create_task(self._copy(source, target))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while chunk := await source.read(64 * 1024):
-                target.write(chunk)
-                await target.drain()
-        target.close()
-        self._writers.discard(target)
 
 
 async def kill(kubelore, process: str) -> None:

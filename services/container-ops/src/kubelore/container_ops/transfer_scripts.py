@@ -138,7 +138,12 @@ check=$4
 rm -rf "$stage"
 mkdir "$stage" 2>/dev/null || exit {UNWRITABLE}
 echo "$into"
-unpack() {{ tar -xpf - -C "$stage" && cat >/dev/null; echo "status $?" >&4; }}
+unpack() {{
+  tar -xpf - -C "$stage" && cat >/dev/null
+  ended=$?
+  [ "$ended" = 0 ] || rm -rf "$stage"
+  echo "status $ended" >&4
+}}
 if [ "$check" = 1 ]; then
   {{ {{ tee /dev/fd/3 3>&1 >&6 | sha256sum >&4; }} 6>&1 | unpack; }} 4>&2
 else
@@ -146,7 +151,10 @@ else
 fi
 """
 )
-"""Arguments: path, id, name, check. Takes an archive and unpacks it beside its place."""
+"""Arguments: path, id, name, check. Takes an archive and unpacks it beside its place.
+
+Half of one it removes itself, since whoever sent it may be no more.
+"""
 
 KEEP_TREE = (
     _TREE_PLACE
