@@ -77,6 +77,20 @@ async def test_the_successor_of_a_killed_replica_does_not_wait_for_its_lease_to_
     assert away < 9
 
 
+async def test_the_only_replica_observes_again_after_it_was_stopped_for_long(
+    own_kubelore, twenty, leases
+) -> None:
+    """Nobody else took its lease, which ended while it could not see that."""
+    await own_kubelore.onboard("one", twenty[0].kubeconfig)
+    os.kill(own_kubelore.pid("resource-ops"), signal.SIGSTOP)
+    try:
+        await wait_for(lambda: _forgotten(leases, "observer."), "the lease to have ended", 30)
+        await wait_for(lambda: _unmarked(own_kubelore), "nothing to say so any more", 30)
+    finally:
+        os.kill(own_kubelore.pid("resource-ops"), signal.SIGCONT)
+    await own_kubelore.until_live("one", 30)
+
+
 async def test_a_replica_that_joins_is_given_clusters_which_answer_all_the_while(
     own_kubelore, twenty, leases, second_replica
 ) -> None:
@@ -107,3 +121,16 @@ async def _replicas(leases: Leases, count: int) -> bool:
 async def _live(kubelore, count: int) -> bool:
     page = await kubelore.list(type="pods", limit=1)
     return [state["status"] for state in page["clusters"]] == ["live"] * count
+
+
+async def _forgotten(leases: Leases, prefix: str) -> bool:
+    return not await leases.holders(prefix)
+
+
+async def _unmarked(kubelore) -> bool:
+    bus = await connect(kubelore.bus_settings(), name="witness")
+    try:
+        asked = {"subjects_filter": "$KV.LEASES.observer.>"}
+        return not (await bus.jetstream("STREAM.INFO.KV_LEASES", asked))["state"].get("subjects")
+    finally:
+        await bus.close()

@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import time
+from contextlib import aclosing
 
 import pytest
 
@@ -158,6 +159,30 @@ async def test_a_watcher_goes_on_after_the_server_was_killed(bus: Bus, bus_serve
         lease = await Leases(bus).wait("observer.a", retry_s=0.1)
         assert await changed == {"observer.a": bus.replica}
     await lease.release()
+
+
+async def test_a_watcher_that_slept_sees_that_a_lease_has_ended_though_its_mark_is_gone(
+    bus: Bus, bus_server, eventually
+) -> None:
+    """Whoever sleeps for longer than a pull lasts is told of nothing, and what expired leaves its mark for seconds."""
+    holder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HOLDER, bus_server.url, bus_server.user, bus_server.password),
+        *("observer.prod", "12"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert await holder.stdout.readline() == b"held\n"
+    async with aclosing(Leases(bus).watch_holders("observer.")) as changes:
+        assert "observer.prod" in await anext(changes)
+        holder.kill()
+
+        async def forgotten() -> bool:
+            return (await bus.jetstream("STREAM.INFO.KV_LEASES"))["state"]["messages"] == 0
+
+        await eventually(forgotten, 30)
+        async with asyncio.timeout(10):
+            assert await anext(changes) == {}
+    await holder.wait()
 
 
 @pytest.mark.parametrize("key", ["observer.*", "observer.>", "a b", "", ".a", "a..b"])

@@ -8,6 +8,7 @@ empty stream.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
@@ -38,9 +39,16 @@ class ReaderLost(Unavailable):
 
 
 class PullReader:
-    """Messages of one consumer, as an async context manager; at most `batch` wait here at any time."""
+    """Messages of one consumer, as an async context manager; at most `batch` wait here at any time.
 
-    def __init__(self, bus: Bus, stream: str, consumer: str, *, batch: int = 64) -> None:
+    Where messages do not stay in the stream for long, a time after which some may
+    be missed is `longest_silence_s`: so long the server, which is heard each
+    second while it is asked, said nothing, or was asked nothing.
+    """
+
+    def __init__(
+        self, bus: Bus, stream: str, consumer: str, *, batch: int = 64, longest_silence_s: float = math.inf
+    ) -> None:
         self._bus = bus
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._consumer = consumer
@@ -53,6 +61,7 @@ class PullReader:
         self._pulls = 0
         self._gone = False
         self._heard_at = 0.0
+        self._longest_silence_s = longest_silence_s
 
     async def __aenter__(self) -> Self:
         try:
@@ -70,13 +79,13 @@ class PullReader:
     async def read(self, wait_s: float) -> list[Msg]:
         """What has arrived, at least one message, or an empty list after `wait_s`.
 
-        Raises ReaderLost when the server no longer knows the consumer.
+        Raises ReaderLost when the server no longer knows the consumer, or after the longest silence.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while not self._queue:
             if self._gone:
-                raise ReaderLost(f"consumer {self._consumer} is gone")
+                raise ReaderLost(f"consumer {self._consumer} is gone, or was not heard of for too long")
             remaining = until - loop.time()
             if remaining <= 0:
                 return []
@@ -100,12 +109,17 @@ class PullReader:
         }
         self._pulls += 1
         self._outstanding = self._batch
-        self._heard_at = now
+        self._note_silence(now)
         with suppress(KubeloreError):
             await self._bus.send(self._next, msgspec.json.encode(body), reply=f"{self._inbox}.{self._pulls}")
 
+    def _note_silence(self, now: float) -> None:
+        if self._heard_at and now - self._heard_at > self._longest_silence_s:
+            self._gone = True
+        self._heard_at = now
+
     async def _on_message(self, message: Msg) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._note_silence(asyncio.get_running_loop().time())
         current = message.subject.endswith(f".{self._pulls}")
         status = (message.headers or {}).get("Status")
         if status is None or message.reply:
@@ -151,9 +165,7 @@ class NumberedReader(PullReader):
     come again only after newer messages, and acknowledging those would drop it.
     """
 
-    def __init__(self, bus: Bus, stream: str, consumer: str, *, batch: int = 64) -> None:
-        super().__init__(bus, stream, consumer, batch=batch)
-        self._sequence = 0
+    _sequence = 0
 
     async def read(self, wait_s: float) -> list[Msg]:
         """As PullReader.read; raises ReaderLost when the consumer's own numbering has a gap."""
@@ -169,8 +181,8 @@ class NumberedReader(PullReader):
 class OrderedReader(NumberedReader):
     """Reads a short-lived consumer (`open_ordered`), and removes it at the end."""
 
-    def __init__(self, bus: Bus, stream: str, consumer: str) -> None:
-        super().__init__(bus, stream, consumer, batch=256)
+    def __init__(self, bus: Bus, stream: str, consumer: str, *, longest_silence_s: float = math.inf) -> None:
+        super().__init__(bus, stream, consumer, batch=256, longest_silence_s=longest_silence_s)
         self._stream = stream
 
     async def __aexit__(self, *details: object) -> None:

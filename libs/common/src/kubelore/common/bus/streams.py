@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _S = 10**9
 _LOOK_AGAIN_S = 0.1
 _MIB = 2**20
+MARK_S = 5
+"""How long the mark of a key that expired or was deleted is there for those who watch its bucket."""
 
 
 @dataclass(frozen=True)
@@ -226,5 +228,5 @@ def _bucket(bucket: str, limits: StreamLimits) -> dict[str, Any]:
         allow_rollup_hdrs=True,
         deny_delete=True,
         allow_msg_ttl=True,
-        subject_delete_marker_ttl=5 * _S,
+        subject_delete_marker_ttl=MARK_S * _S,
     )

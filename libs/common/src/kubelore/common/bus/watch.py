@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from kubelore.common.bus.bucket import Bucket
 from kubelore.common.bus.connection import Bus
 from kubelore.common.bus.pull import OrderedReader, open_ordered
+from kubelore.common.bus.streams import MARK_S
 from kubelore.common.errors import Unavailable
 from kubelore.common.telemetry import get_logger
 
@@ -23,8 +24,8 @@ _POLL_S = 10.0
 async def watch_bucket(bus: Bus, bucket: Bucket, pattern: str) -> AsyncGenerator[dict[str, bytes]]:
     """Yield the values by key; for ever, across losses of the connection.
 
-    After a loss everything is read again: a key may have expired and its mark
-    with it. Rewriting a value as it was yields nothing.
+    After a loss, and after some seconds in which nothing was read, everything is
+    read again: a key may have expired and its mark with it. Rewriting a value as it was yields nothing.
     """
     shown: dict[str, bytes] | None = None
     while True:
@@ -44,7 +45,7 @@ async def _watch_once(bus: Bus, bucket: Bucket, pattern: str) -> AsyncGenerator[
     consumer, waiting = await open_ordered(
         bus, bucket.stream, filter_subject=bucket.prefix + pattern, deliver_policy="last_per_subject"
     )
-    async with OrderedReader(bus, bucket.stream, consumer) as reader:
+    async with OrderedReader(bus, bucket.stream, consumer, longest_silence_s=MARK_S - 1.0) as reader:
         if waiting == 0:
             yield values
         while True:
