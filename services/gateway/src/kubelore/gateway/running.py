@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Request
 
 from kubelore.common.bus import Bus
-from kubelore.common.bus.sessions import Session
+from kubelore.common.bus.sessions import Session, SessionEnded
 from kubelore.common.contracts.execution import EXEC, ExecEnd, StartedExec, StartExec, Stream
 from kubelore.common.errors import DeadlineExceeded, Unavailable
 from kubelore.common.mandates import ended_by
@@ -46,6 +46,8 @@ async def run(bus: Bus, asked: StartExec, stdin: bytes = b"") -> Ran:
             Session(bus, started.session, "client") as session,
         ):
             await _converse(session, ran, stdin if asked.stdin else None)
+    except SessionEnded as error:
+        raise _untold() from error
     except TimeoutError as error:
         raise DeadlineExceeded(
             "nobody said how the command ended", remedy=_LOOK, outcome="unknown"
@@ -80,11 +82,11 @@ async def _collect(session: Session, ran: Ran) -> None:
         elif channel == Stream.END:
             ran.end = msgspec.msgpack.decode(data, type=ExecEnd)
             return
-    raise Unavailable(
-        "the command's end was not told",
-        remedy=_LOOK,
-        outcome="unknown",
-    )
+    raise _untold()
+
+
+def _untold() -> Unavailable:
+    return Unavailable("the command's end was not told", remedy=_LOOK, outcome="unknown")
 
 
 class ClientGone(Unavailable):

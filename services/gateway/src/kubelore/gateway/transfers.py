@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from email.utils import formatdate
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from kubelore.common.bus import Bus
-from kubelore.common.bus.sessions import Session
+from kubelore.common.bus.sessions import Session, SessionEnded
 from kubelore.common.contracts import transfers
 from kubelore.common.contracts.transfers import (
     CONTENT,
@@ -224,9 +224,10 @@ async def _poured(bus: Bus, session_id: str, body: UploadBody) -> Uploaded:
             await session.send(frame)
         await session.send(ENDING + msgspec.msgpack.encode(body.account()))
         await session.finish()
-        async for frame in session:
-            if frame[:1] == ENDING:
-                return msgspec.msgpack.decode(frame[1:], type=Uploaded)
+        with suppress(SessionEnded):
+            async for frame in session:
+                if frame[:1] == ENDING:
+                    return msgspec.msgpack.decode(frame[1:], type=Uploaded)
     raise UpstreamError(
         "nobody said how the upload ended", remedy="Look at what is there.", outcome="unknown"
     )
