@@ -154,7 +154,12 @@ class LogRuleRepository:
         """The oldest of what was raised before a moment, and that nobody has told."""
         where = {"told": False, "at": lt(before)}
         found = await self._raised.find(where, sort=[("at", 1)], limit=MAX_UNTOLD)
-        return [Untold(*one["_id"].split("/", 1), one["at"], one["message"]) for one in found]
+        return [_untold(one) for one in found]
+
+
+def _untold(document: dict[str, Any]) -> Untold:
+    alert, _, what = document["_id"].partition("/")
+    return Untold(alert, what, document["at"], document["message"])
 
 
 def _document(rule: PolicyRule | AlertRule) -> dict[str, Any]:
