@@ -465,6 +465,17 @@ class Replica:
             ]
         )
 
+    async def release(self, cluster: str) -> None:
+        """Observe a cluster no longer."""
+        lease = next(lease for lease in self.leases if lease.key == observer_lease(cluster))
+        self.leases.remove(lease)
+        await lease.release()
+
+    async def report(self, cluster: str, status: str, error: str = "") -> None:
+        """Say how the observer of a cluster is, as of one second after the epoch."""
+        event = ClusterEvent(cluster=cluster, happened="synced", at=1.0, detail=status, error=error)
+        await self.bus.publish_event(cluster_event_subject(event), event)
+
     async def publish(self, cluster: str, *records: Record) -> None:
         """Publish records as the observer of a cluster, which must be observed here."""
         lease = next(lease for lease in self.leases if lease.key == observer_lease(cluster))

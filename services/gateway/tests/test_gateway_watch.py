@@ -36,6 +36,13 @@ async def told(events, count: int) -> list[tuple[str, str]]:
     ]
 
 
+async def statuses(events) -> tuple[str, str]:
+    """(cluster, status) of the next event."""
+    name, _, data = await events.next()
+    assert name == "status"
+    return data["cluster"], data["status"]
+
+
 async def test_changes_arrive_as_they_are_published(world, watching, make_change) -> None:
     replica = await world.replica("one")
     async with watching() as events:
@@ -239,8 +246,49 @@ async def test_clusters_that_come_and_go_are_told(world, watching, make_change) 
     async with watching() as events:
         await world.registry.put("two", tags=["x"])
         assert (await events.next())[2] == {"cluster": "two", "type": "", "reason": "joined"}
+        name, _, data = await events.next()
+        assert (name, data["cluster"], data["status"]) == ("status", "two", "error")
         await world.registry.drop("one")
         assert (await events.next())[2] == {"cluster": "one", "type": "", "reason": "left"}
+
+
+async def test_a_cluster_that_is_no_longer_live_is_told_and_that_it_is_so_again(
+    world, watching, make_change
+) -> None:
+    replica = await world.replica("one", "two")
+    async with watching(clusters="one") as events, watching() as more:
+        await replica.report("two", "stale", "cannot connect")
+        await replica.report("one", "stale", "cannot connect")
+        await replica.report("one", "live")
+        stale = {
+            "cluster": "one",
+            "status": "stale",
+            "as_of": "1970-01-01T00:00:01Z",
+            "error": "cannot connect",
+        }
+        name, event_id, data = await events.next()
+        assert (name, data) == ("status", stale)
+        assert (await events.next())[2] == {**stale, "status": "live", "error": None}
+        assert [await statuses(more) for _ in range(3)] == [
+            ("two", "stale"),
+            ("one", "stale"),
+            ("one", "live"),
+        ]
+        await replica.publish("one", make_change("created", "one:pods:a:x"))
+        assert await told(events, 1) == [("added", "x")]
+    async with watching(event_id) as later:
+        assert await statuses(later) == ("two", "stale")
+
+
+async def test_a_cluster_that_nobody_observes_any_more_is_told(world, watching) -> None:
+    replica = await world.replica("one")
+    async with watching() as events:
+        await replica.release("one")
+        _, _, data = await events.next()
+        assert (data["status"], data["error"]) == ("error", "no observer holds this cluster yet")
+        await replica.observe("one")
+        await replica.report("one", "live")
+        assert await statuses(events) == ("one", "live")
 
 
 async def test_a_cluster_that_was_removed_and_added_again_is_another(world, watching) -> None:

@@ -14,11 +14,12 @@ def warn_of_states(states: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Name every cluster that is not live; returns those."""
     troubled = [state for state in states if state["status"] != "live"]
     for state in troubled:
-        warn(_freshness(state))
+        warn(freshness(state))
     return troubled
 
 
-def _freshness(state: dict[str, Any]) -> str:
+def freshness(state: dict[str, Any]) -> str:
+    """One cluster's status in words."""
     verdict = "cannot be read" if state["status"] == "error" else f"is {state['status']}"
     since = ""
     if state["as_of"]:

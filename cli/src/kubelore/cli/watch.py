@@ -12,6 +12,7 @@ import typer
 
 from kubelore.cli.completing import complete_types
 from kubelore.cli.connection import Api, ApiError, connect
+from kubelore.cli.freshness import freshness
 from kubelore.cli.output import warn
 from kubelore.cli.selection import (
     AllNamespaces,
@@ -89,6 +90,9 @@ def show(name: str, data: dict[str, Any], output: Format) -> None:
     if name == "reset":
         where = f"{data['type'] or 'everything'} in {data['cluster'] or 'every cluster'}"
         warn(f"changes of {where} were missed: list again for what is there now")
+        return
+    if name == "status":
+        warn(freshness({"name": data["cluster"], **data}))
         return
     if name == "error":
         warn(f"the stream ended: {data['detail']}")

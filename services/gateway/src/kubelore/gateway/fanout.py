@@ -50,13 +50,12 @@ from kubelore.common.frames import Buffer, Unpacker
 from kubelore.common.telemetry import get_logger
 from kubelore.gateway.dictionaries import Unpackers
 from kubelore.gateway.items import Items, Unpacked
-from kubelore.gateway.roster import Roster
+from kubelore.gateway.roster import UNOWNED, Roster
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
-UNOWNED = "no observer holds this cluster yet"
 SILENT = "its observer does not answer"
 
 

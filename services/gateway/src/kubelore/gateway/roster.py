@@ -1,10 +1,11 @@
-"""Which clusters there are and which replica observes each, kept current by events and leases."""
+"""Which clusters there are, which replica observes each and how that goes, kept current by events and leases."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from kubelore.common.authz import Caller, no_such_cluster
 from kubelore.common.bus import Bus, Leases
@@ -22,6 +23,17 @@ RETRY_S = 1.0
 _LEASE_PREFIX = "observer."
 _BY_PROPERTY = ("group:", "tag:")
 
+UNOWNED = "no observer holds this cluster yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the observer of a cluster last said of itself. `as_of` is in seconds since the epoch."""
+
+    status: str
+    as_of: float | None = None
+    error: str = ""
+
 
 class Roster:
     """A cache of the registry's clusters (re-read on every cluster event) and of the observers' leases."""
@@ -31,9 +43,12 @@ class Roster:
         self._leases = leases
         self._clusters: dict[str, ClusterConnection] = {}
         self._owners: dict[str, str] = {}
+        self._owners_known = False
         self._changed = asyncio.Event()
         self._refreshing = asyncio.Lock()
         self._news = asyncio.Event()
+        self._observed: dict[str, Observed] = {}
+        self._turn = asyncio.Event()
         self.ready = False
 
     async def run(self) -> None:
@@ -76,6 +91,16 @@ class Roster:
     def news(self) -> asyncio.Event:
         """Set when the clusters, or what chooses them, are no longer what they are now."""
         return self._news
+
+    def turn(self) -> asyncio.Event:
+        """Set when the observer of any cluster is no longer as `observed` says now."""
+        return self._turn
+
+    def observed(self, name: str) -> Observed | None:
+        """How the observer of a cluster is; None while one has not said it yet, at most for a minute."""
+        if self._owners_known and name not in self._owners:
+            return Observed("error", error=UNOWNED)
+        return self._observed.get(name)
 
     def select(self, caller: Caller, selectors: Iterable[str]) -> list[str]:
         """Names for `clusters=`: names, `group:x` and `tag:y`; all that the caller sees when nothing is given.
@@ -166,17 +191,34 @@ class Roster:
 
     async def _follow_events(self) -> None:
         async for event in self._bus.subscribe_events(CLUSTER_EVENTS, ClusterEvent):
-            # What observers report every few seconds changes nothing that is asked here.
-            if event.happened != "synced":
+            if event.happened == "synced":
+                self._hear(event)
+            else:
                 self._changed.set()
+
+    def _hear(self, event: ClusterEvent) -> None:
+        before = self._observed.get(event.cluster)
+        self._observed[event.cluster] = Observed(event.detail, event.at, event.error)
+        if before is None or before.status != event.detail:
+            self._tell_turn()
+
+    def _tell_turn(self) -> None:
+        self._turn.set()
+        self._turn = asyncio.Event()
 
     async def _follow_owners(self) -> None:
         while True:
             try:
                 async for holders in self._leases.watch_holders(_LEASE_PREFIX):
+                    before = self._owners.keys()
                     self._owners = {
                         key.removeprefix(_LEASE_PREFIX): replica for key, replica in holders.items()
                     }
+                    for name in before - self._owners.keys():
+                        self._observed.pop(name, None)
+                    if before != self._owners.keys() or not self._owners_known:
+                        self._owners_known = True
+                        self._tell_turn()
             except KubeloreError as error:
                 log.warning("owners not read", reason=error.reason, detail=error.detail)
                 await asyncio.sleep(RETRY_S)

@@ -1,9 +1,10 @@
 """Watching across clusters: the change feed, narrowed to a selection, as server-sent events.
 
 Events are `added`, `modified`, `deleted`, `removed` (the object left the
-selection), `reset` (list again: `reason` says why), `error` (the stream ends:
-resume it), and `bookmark`, which moves the id on so that a client which saw
-nothing for an hour still resumes. Nothing is queued: a slow reader holds up
+selection), `reset` (list again: `reason` says why), `status` (a cluster is no
+longer live, or is so again), `error` (the stream ends: resume it), and
+`bookmark`, which moves the id on so that a client which saw nothing for an hour
+still resumes. Nothing is queued: a slow reader holds up
 its own place in the feed and nobody else's.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
 import msgspec
@@ -99,6 +101,8 @@ class _Stream:
         self._standing = asked.standing
         self._selectors = asked.clusters
         self._at = since
+        self._told: dict[str, str] = {}
+        """The status of each cluster as the client knows it; live where it was told nothing."""
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Everything that is sent, until the reader leaves or an error ends it."""
@@ -138,21 +142,29 @@ class _Stream:
     async def _until(
         self, news: asyncio.Event, lapse: asyncio.Future[NoReturn], source: AsyncGenerator[bytes]
     ) -> AsyncGenerator[bytes]:
-        """What comes from `source`, and bookmarks while nothing does, until there is news.
+        """What comes from `source`, statuses, and bookmarks while nothing does, until there is news.
 
         Raises what ends the caller's standing, before anything else is sent.
         """
-        changed = asyncio.ensure_future(news.wait())
+        changed, turned = asyncio.ensure_future(news.wait()), self._next_turn()
         pending: asyncio.Future[bytes | None] | None = None
         try:
+            for status in self._statuses():
+                yield status
             while True:
                 pending = pending or asyncio.ensure_future(anext(source, None))
                 await asyncio.wait(
-                    {pending, changed, lapse}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+                    {pending, changed, turned, lapse},
+                    timeout=HEARTBEAT_S,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 if lapse.done():
                     lapse.result()
-                if pending.done():
+                if turned.done():
+                    turned = self._next_turn()
+                    for status in self._statuses():
+                        yield status
+                elif pending.done():
                     chunk, pending = pending.result(), None
                     if chunk is None:
                         return
@@ -162,10 +174,33 @@ class _Stream:
                 else:
                     yield _frame("bookmark", self._at, {})
         finally:
-            for waiting in filter(None, (changed, pending)):
+            for waiting in filter(None, (changed, turned, pending)):
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
             await source.aclose()
+
+    def _next_turn(self) -> asyncio.Future[Literal[True]]:
+        return asyncio.ensure_future(self._roster.turn().wait())
+
+    def _statuses(self) -> list[bytes]:
+        """What is to be told of chosen clusters whose observer is no longer as the client knows it."""
+        names = self._members().keys()
+        self._told = {name: status for name, status in self._told.items() if name in names}
+        frames: list[bytes] = []
+        for name in names:
+            observed, told = self._roster.observed(name), self._told.get(name, "live")
+            if observed is None or observed.status == told:
+                continue
+            self._told[name] = observed.status
+            as_of = datetime.fromtimestamp(observed.as_of, UTC) if observed.as_of is not None else None
+            body = {
+                "cluster": name,
+                "status": observed.status,
+                "as_of": as_of,
+                "error": observed.error or None,
+            }
+            frames.append(_frame("status", self._at, body))
+        return frames
 
     async def _follow(self, clusters: frozenset[str] | None) -> AsyncGenerator[bytes]:
         while True:

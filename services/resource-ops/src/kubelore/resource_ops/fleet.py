@@ -386,7 +386,12 @@ class Fleet:
         if held.reported[0] == state.status and waited < due:
             return
         event = ClusterEvent(
-            cluster=name, happened="synced", at=state.as_of, detail=state.status, resource_count=said[1]
+            cluster=name,
+            happened="synced",
+            at=state.as_of,
+            detail=state.status,
+            resource_count=said[1],
+            error=state.error or "",
         )
         with suppress(KubeloreError):
             await self._bus.publish_event(cluster_event_subject(event), event)

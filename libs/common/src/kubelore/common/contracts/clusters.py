@@ -336,7 +336,9 @@ class ClusterEvent(msgspec.Struct, kw_only=True):
     generation: int = 0
     detail: str = ""
     resource_count: int | None = None
-    """With `synced`: how many objects the observer holds."""
+    """With `synced`: how many objects the observer holds; `detail` is its status then."""
+    error: str = ""
+    """With `synced`: why the observer is not live."""
 
 
 def cluster_event_subject(event: ClusterEvent) -> str:
