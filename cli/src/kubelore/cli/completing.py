@@ -19,11 +19,28 @@ MOST = 200
 def complete_clusters(ctx: typer.Context, incomplete: str) -> list[str]:
     """Clusters, `group:` and `tag:`, behind the last comma."""
     before, _, last = incomplete.rpartition(",")
-    items = _ask(ctx, "/api/k8s/clusters/list", limit=MOST).get("items", [])
+    items = _clusters(ctx)
     words: list[str] = [one["name"] for one in items]
     words += sorted({f"group:{one['group']}" for one in items if one["group"]})
-    words += sorted({f"tag:{tag}" for one in items for tag in one["tags"]})
+    words += [f"tag:{tag}" for tag in _tags(items)]
     return _fitting(words, last, f"{before}," if before else "")
+
+
+def complete_cluster_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Clusters by name, but for those that stand there already."""
+    said = ctx.params.get("names") or ()
+    return _fitting([one["name"] for one in _clusters(ctx) if one["name"] not in said], incomplete, "")
+
+
+def complete_cluster_tags(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tags of all clusters."""
+    return _fitting(_tags(_clusters(ctx)), incomplete, "")
+
+
+def complete_groups(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Groups of clusters, the empty ones too."""
+    found = _ask(ctx, "/api/k8s/groups", limit=MOST).get("items", [])
+    return _fitting([one["name"] for one in found], incomplete, "")
 
 
 def complete_types(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -60,6 +77,14 @@ def complete_tags(ctx: typer.Context, incomplete: str) -> list[str]:
 def complete_branches(ctx: typer.Context, incomplete: str) -> list[str]:
     """The drafts of the object that is named before, where its id is written whole."""
     return _of_object(ctx, "branches", incomplete)
+
+
+def _clusters(ctx: typer.Context) -> list[dict[str, Any]]:
+    return _ask(ctx, "/api/k8s/clusters/list", limit=MOST).get("items", [])
+
+
+def _tags(clusters: list[dict[str, Any]]) -> list[str]:
+    return sorted({tag for one in clusters for tag in one["tags"]})
 
 
 def _of_object(ctx: typer.Context, what: str, begun: str) -> list[str]:

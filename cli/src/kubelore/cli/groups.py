@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from kubelore.cli.completing import complete_groups
 from kubelore.cli.connection import connect
 from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import Format, Output
@@ -14,6 +15,7 @@ from kubelore.cli.selection import Format, Output
 app = typer.Typer(no_args_is_help=True, help="List, make, rename, describe and delete groups of clusters.")
 
 _GROUPS = "/api/k8s/groups"
+GroupName = Annotated[str, typer.Argument(autocompletion=complete_groups)]
 
 
 @app.command("list")
@@ -45,7 +47,7 @@ def create(
 
 
 @app.command()
-def rename(context: typer.Context, name: str, to: str) -> None:
+def rename(context: typer.Context, name: GroupName, to: str) -> None:
     """Give a group another name, with all its members."""
     with connect(context) as api:
         group = api.patch(_path(name), {"name": to})
@@ -53,7 +55,7 @@ def rename(context: typer.Context, name: str, to: str) -> None:
 
 
 @app.command()
-def describe(context: typer.Context, name: str, description: str) -> None:
+def describe(context: typer.Context, name: GroupName, description: str) -> None:
     """Say what the clusters of a group have in common."""
     with connect(context) as api:
         api.patch(_path(name), {"description": description})
@@ -61,7 +63,7 @@ def describe(context: typer.Context, name: str, description: str) -> None:
 
 
 @app.command()
-def delete(context: typer.Context, name: str) -> None:
+def delete(context: typer.Context, name: GroupName) -> None:
     """Delete a group that has no members."""
     with connect(context) as api:
         api.delete(_path(name))

@@ -166,7 +166,7 @@ class Registry:
         if former.uid != uid and not request.new_history:
             raise Conflict(
                 f"{request.name!r} was the name of another cluster, whose history is kept",
-                remedy="Choose another name, or send new_history: true to archive the old history.",
+                remedy="Choose another name, or send new_history: true (--new-history) to archive the old history.",
             )
         return former.generation + 1
 
@@ -235,6 +235,6 @@ def _name_taken(name: str) -> AlreadyExists:
 def _onboarded_as(holder: str) -> AlreadyExists:
     return AlreadyExists(
         f"this very cluster is onboarded already, as {holder!r}",
-        remedy="Use that one, or send allow_duplicate: true.",
+        remedy="Use that one, or send allow_duplicate: true (--allow-duplicate).",
         existing=holder,
     )

@@ -204,9 +204,7 @@ class ClusterRepository:
         try:
             return await self._clusters.get(name)
         except NotFound as error:
-            raise NotFound(
-                f"there is no cluster named {name!r}", remedy="List the clusters to see their names."
-            ) from error
+            raise no_such_cluster(name) from error
 
 
 def _read(document: dict[str, Any]) -> ClusterConnection:
