@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,16 @@ from typing import Any
 import msgspec
 import pytest_asyncio
 
+from kubelore.common.authz import no_such_cluster
 from kubelore.common.bus import Bus, Service, connect, ensure_streams
 from kubelore.common.contracts import clusters
-from kubelore.common.contracts.clusters import ClusterRef, Credentials
+from kubelore.common.contracts.clusters import (
+    ClusterEvent,
+    ClusterRef,
+    Credentials,
+    Happened,
+    cluster_event_subject,
+)
 from kubelore.common.crypto import Keyring
 from kubelore.common.kube import AddressPolicy, KubeClient, read_kubeconfig
 from kubelore.common.reach import Reach
@@ -33,6 +41,21 @@ class Reachable:
     bus: Bus
     clusters: dict[str, Any]
     clients: dict[str, KubeClient]
+    generations: dict[str, int]
+    """What the registry says; a cluster that is not here is not onboarded."""
+
+    async def rotate(self, name: str) -> None:
+        """Give a cluster another kubeconfig, and tell so as the registry does."""
+        self.generations[name] += 1
+        await self._tell(name, "updated", self.generations[name])
+
+    async def remove(self, name: str) -> None:
+        """Remove a cluster, and tell so as the registry does."""
+        await self._tell(name, "removed", self.generations.pop(name))
+
+    async def _tell(self, name: str, happened: Happened, generation: int) -> None:
+        event = ClusterEvent(cluster=name, happened=happened, at=time.time(), generation=generation)
+        await self.bus.publish_event(cluster_event_subject(event), event)
 
     @property
     def name(self) -> str:
@@ -50,10 +73,13 @@ async def reaching(members: Sequence[Any], settings: CommonSettings) -> AsyncIte
     """A reach over clusters that have a name and a kubeconfig (text, or a method that gives it)."""
     keyring = Keyring.load_or_create(settings.keyring_dir / "clusters.json", "clusters")
     accesses = {one.name: read_kubeconfig(_kubeconfig(one), None, POLICY) for one in members}
+    generations = dict.fromkeys(accesses, 1)
 
     async def credentials(request: ClusterRef) -> Credentials:
+        if (generation := generations.get(request.id)) is None:
+            raise no_such_cluster(request.id)
         sealed = keyring.seal(msgspec.msgpack.encode(accesses[request.id]), context=f"cluster:{request.id}")
-        return Credentials(id=request.id, generation=1, kube_system_uid="", sealed=sealed)
+        return Credentials(id=request.id, generation=generation, kube_system_uid="", sealed=sealed)
 
     async with contextlib.AsyncExitStack() as stack:
         bus = speak_as(await connect(settings, name="container-ops"), settings)
@@ -69,7 +95,7 @@ async def reaching(members: Sequence[Any], settings: CommonSettings) -> AsyncIte
         reach = Reach.open(bus, keyring, POLICY)
         running = asyncio.create_task(reach.run())
         try:
-            yield Reachable(reach, bus, {one.name: one for one in members}, clients)
+            yield Reachable(reach, bus, {one.name: one for one in members}, clients, generations)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -24,6 +24,7 @@ from kubelore.common.contracts.logs import LogFilter
 from kubelore.common.crypto import Keyring
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store import BlobStore, Database, open_database
+from kubelore.container_ops import node_collection
 from kubelore.container_ops.alerting import LEFT_S, Alerting
 from kubelore.container_ops.collector import Collector, fair_share
 from kubelore.container_ops.log_rule_repository import LogRuleRepository
@@ -232,20 +233,46 @@ async def test_two_replicas_share_the_nodes_and_store_no_line_twice(keep: Keep) 
         assert max(Counter(lines).values()) == 1
 
 
+async def test_other_credentials_of_the_cluster_lose_and_repeat_no_line(keep: Keep) -> None:
+    await keep.policy(namespaces=("team-01",))
+    keep.collect()
+    seen = 0
+    for _ in range(3):
+        found = await keep.until(lambda found: sum(map(len, found.values())) > seen)  # noqa: B023
+        seen = sum(map(len, found.values()))
+        await keep.scene.rotate(keep.scene.name)
+    await keep.until(lambda found: sum(map(len, found.values())) > seen)
+    await keep.stop()
+    for name, lines in (await keep.lines()).items():
+        log = await read_log(keep, "team-01", name.partition("/")[0])
+        kept = lines[lines.index(log[0]) :]
+        assert kept == log[: len(kept)]
+
+
+async def test_a_removed_cluster_is_collected_from_no_more(keep: Keep, monkeypatch) -> None:
+    monkeypatch.setattr(node_collection, "GRACE_S", 1.0)
+    await keep.policy(namespaces=("team-01",))
+    keep.collect()
+    await keep.until(lambda found: len(found) == 2)
+    assert not await no_node_is_held(keep)
+    await keep.scene.remove(keep.scene.name)
+    await wait_for(lambda: no_node_is_held(keep), "the nodes to be given back", CALM_S)
+
+
+async def no_node_is_held(keep: Keep) -> bool:
+    holders = await Leases(keep.scene.bus).holders("logs.")
+    return all("replica=" in key for key in holders)
+
+
 async def test_a_paused_policy_collects_no_more(keep: Keep) -> None:
     rule = await keep.policy(namespaces=("team-01",))
     keep.collect()
     await keep.until(lambda found: len(found) == 2)
-
-    async def released() -> bool:
-        holders = await Leases(keep.scene.bus).holders("logs.")
-        return all("replica=" in key for key in holders)
-
-    assert not await released()
+    assert not await no_node_is_held(keep)
     rule.spec = LogPolicySpec(scope=rule.spec.scope, paused=True)
     rule.revision = 2
     await keep.repository.policies.replace(rule, 1)
-    await wait_for(released, "the nodes to be given back", CALM_S)
+    await wait_for(lambda: no_node_is_held(keep), "the nodes to be given back", CALM_S)
 
 
 async def test_matching_lines_raise_an_alert_once_until_it_has_rested(keep: Keep) -> None:

@@ -143,15 +143,15 @@ async def _renew(
 
 
 @asynccontextmanager
-async def ended_by(task: asyncio.Task[Any]) -> AsyncGenerator[None]:
-    """A block that is cancelled when the task fails, and raises what the task raised."""
+async def ended_by(task: asyncio.Future[Any]) -> AsyncGenerator[None]:
+    """A block that is cancelled when the task (or a bare future) fails, and raises what it raised."""
     work = asyncio.current_task()
     if work is None:
         raise RuntimeError("this needs a task to end")
     cancellations = work.cancelling()
     ended = False
 
-    def end(done: asyncio.Task[None]) -> None:
+    def end(done: asyncio.Future[Any]) -> None:
         nonlocal ended
         if not done.cancelled() and done.exception() is not None:
             ended = True

@@ -4,7 +4,8 @@ A connection, and the types its cluster serves, stay open for what comes next.
 At most 64 are open; one that nobody used for five minutes is closed. Credentials
 are asked for again after ten seconds, and at once when the cluster's record
 changed or it was removed, so that a rotated kubeconfig is used, and that of a
-removed cluster is not.
+removed cluster is not. What streams is ended with its cluster, and begun again
+with other credentials where it can go on from where it was.
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kubelore.common.authz import no_such_cluster
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterEvent, ClusterRef, Credentials
 from kubelore.common.contracts.flows import CLUSTER_EVENTS
 from kubelore.common.crypto import Keyring
-from kubelore.common.errors import BadRequest, IntegrityError, KubeloreError, NotFound, TooManyRequests
+from kubelore.common.errors import (
+    BadRequest,
+    IntegrityError,
+    KubeloreError,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
 from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, ResourceType
+from kubelore.common.mandates import ended_by
 from kubelore.common.telemetry import get_logger, outgoing
 
 log = get_logger(__name__)
@@ -39,6 +49,10 @@ _SWEEP_S = 30.0
 _RETRY_S = 2.0
 
 Types = dict[str, ResourceType]
+
+
+class CredentialsChanged(Unavailable):
+    """The cluster has other credentials now: go on with a new connection."""
 
 
 @dataclass(slots=True)
@@ -70,6 +84,20 @@ class Reached:
         return find(await self.types(newer_than_s=LEAST_REDISCOVER_S))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Stream:
+    """What is open to a cluster; `over` holds why it has to end."""
+
+    cluster: str
+    generation: int
+    resumes: bool
+    over: asyncio.Future[None]
+
+    def end(self, error: KubeloreError) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
+
+
 class Reach:
     """Opens, keeps and closes the connections. `open_client` opens sealed credentials; see `open`."""
 
@@ -78,6 +106,7 @@ class Reach:
         self._open_client = open_client
         self._reached: dict[str, Reached] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+        self._streams: set[_Stream] = set()
 
     @classmethod
     def open(cls, bus: Bus, keyring: Keyring, policy: AddressPolicy) -> Reach:
@@ -105,12 +134,28 @@ class Reach:
         Raises NotFound for a cluster that is not onboarded, TooManyRequests when
         64 others are in use.
         """
-        async with self.streaming(cluster) as reached, reached.room:
+        async with self._borrowed(cluster) as reached, reached.room:
             yield reached
 
     @asynccontextmanager
-    async def streaming(self, cluster: str) -> AsyncIterator[Reached]:
-        """The cluster's connection for what stays open: it takes no room from requests. Raises as `using` does."""
+    async def streaming(self, cluster: str, *, resumes: bool = False) -> AsyncIterator[Reached]:
+        """The cluster's connection for what stays open: it takes no room from requests. Raises as `using` does.
+
+        The block is cancelled, and NotFound raised, when the cluster is removed;
+        where it `resumes`, with CredentialsChanged when its credentials are.
+        """
+        async with self._borrowed(cluster) as reached:
+            over = asyncio.get_running_loop().create_future()
+            stream = _Stream(cluster, reached.generation, resumes, over)
+            self._streams.add(stream)
+            try:
+                async with ended_by(over):
+                    yield reached
+            finally:
+                self._streams.discard(stream)
+
+    @asynccontextmanager
+    async def _borrowed(self, cluster: str) -> AsyncIterator[Reached]:
         reached = await self._get(cluster)
         reached.users += 1
         try:
@@ -132,6 +177,7 @@ class Reach:
                     held.checked_at = time.monotonic()
                     return held
                 await self._close(cluster)
+            self._resume(cluster, credentials.generation)
             await self._make_room()
             now = time.monotonic()
             client = self._open_client(credentials)
@@ -144,7 +190,20 @@ class Reach:
             return await self._bus.request(clusters.CREDENTIALS, ClusterRef(cluster))
         except NotFound:
             await self._close(cluster)
+            self._end(cluster)
             raise
+
+    def _end(self, cluster: str, generation: int | None = None) -> None:
+        """End every stream to a cluster that is gone; `generation` is the last that it had."""
+        for stream in self._streams:
+            if stream.cluster == cluster and (generation is None or stream.generation <= generation):
+                stream.end(no_such_cluster(cluster))
+
+    def _resume(self, cluster: str, generation: int) -> None:
+        """Let the streams that can go on do so with the credentials of a generation."""
+        for stream in self._streams:
+            if stream.cluster == cluster and stream.resumes and stream.generation < generation:
+                stream.end(CredentialsChanged(f"{cluster} has other credentials now", retry_after_s=1))
 
     async def _make_room(self) -> None:
         if len(self._reached) < MAX_OPEN:
@@ -169,6 +228,10 @@ class Reach:
             for name, reached in list(self._reached.items()):
                 if not reached.users and reached.used_at < since:
                     await self._close(name)
+            for name in {stream.cluster for stream in self._streams}:
+                # What happened to it may not have been heard.
+                with suppress(KubeloreError):
+                    await self._get(name)
             self._opening = {name: lock for name, lock in self._opening.items() if lock.locked()}
 
     async def _follow_events(self) -> None:
@@ -177,6 +240,10 @@ class Reach:
                 async for event in self._bus.subscribe_events(CLUSTER_EVENTS, ClusterEvent):
                     if event.happened in ("added", "removed", "updated"):
                         await self._close(event.cluster)
+                    if event.happened == "removed":
+                        self._end(event.cluster, event.generation)
+                    elif event.happened == "updated":
+                        self._resume(event.cluster, event.generation)
             except KubeloreError as error:
                 log.warning("cluster events not followed", reason=error.reason, detail=error.detail)
                 await asyncio.sleep(_RETRY_S)

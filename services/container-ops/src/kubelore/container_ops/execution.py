@@ -155,7 +155,8 @@ async def _told(session: Session) -> AsyncGenerator[None]:
         raise
     except asyncio.CancelledError:
         ended = Unavailable(
-            "the command was ended: this Kubelore is stopping, or the caller's credential no longer stands",
+            "the command was ended: this Kubelore is stopping, the cluster was removed, or the caller's credential "
+            "no longer stands",
             remedy="Log in, and run it again if it may run twice.",
         )
         await session.fail(ended)

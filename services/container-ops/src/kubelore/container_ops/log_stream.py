@@ -10,7 +10,7 @@ import asyncio
 import fnmatch
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from kubelore.common.callers import current_caller
 from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.contracts.log_streams import StreamLogs
 from kubelore.common.errors import KubeloreError
-from kubelore.common.reach import Reach, Reached
+from kubelore.common.reach import CredentialsChanged, Reach, Reached
 from kubelore.container_ops.following import LogGap, LogNote, follow_container
 from kubelore.container_ops.lines import Cursor, LineSplitter, LogLine, Seen
 from kubelore.container_ops.log_filter import LineFilter
@@ -179,22 +179,32 @@ class ManyLogs:
         self._start(self._feed(lane, cursor, tail))
 
     async def _feed(self, lane: Lane[_Source], cursor: Cursor | None, tail: int | None) -> None:
-        source, loop = lane.origin, asyncio.get_running_loop()
+        cluster, loop = lane.origin.container.id.cluster, asyncio.get_running_loop()
         try:
-            async with self._reach.streaming(source.container.id.cluster) as reached:
-                read = self._follow if self._asked.follow else self._read
-                async with aclosing(read(reached, source.container, cursor, tail)) as items:
-                    async for item, at in items:
-                        if isinstance(item, list):
-                            lane.feed(item, at, loop.time())
-                        else:
-                            lane.mark(item, at, loop.time())
-                        self._woken.set()
-                        await self._until_room(lane)
+            while True:
+                with suppress(CredentialsChanged):
+                    async with self._reach.streaming(cluster, resumes=self._asked.follow) as reached:
+                        return await self._fill(lane, reached, cursor, tail)
+                if lane.fed is not None:
+                    cursor, tail = lane.fed, None
         except KubeloreError as error:
             lane.mark(LogNote("failed", error.detail), lane.cursor or Cursor(), loop.time())
         finally:
             lane.ended = True
+
+    async def _fill(
+        self, lane: Lane[_Source], reached: Reached, cursor: Cursor | None, tail: int | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        read = self._follow if self._asked.follow else self._read
+        async with aclosing(read(reached, lane.origin.container, cursor, tail)) as items:
+            async for item, at in items:
+                if isinstance(item, list):
+                    lane.feed(item, at, loop.time())
+                else:
+                    lane.mark(item, at, loop.time())
+                self._woken.set()
+                await self._until_room(lane)
 
     async def _until_room(self, lane: Lane[_Source]) -> None:
         """Wait while a lane holds more than its share."""

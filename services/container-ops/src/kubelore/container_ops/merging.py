@@ -47,6 +47,8 @@ class Lane(Generic[Origin]):
     origin: Origin
     opened: float
     cursor: Cursor | None = None
+    fed: Cursor | None = None
+    """The position after what came in; None before the first line."""
     ended: bool = False
     started: bool = False
     held_bytes: int = 0
@@ -62,7 +64,7 @@ class Lane(Generic[Origin]):
         self.started, self.arrived = True, now
         if not lines:
             return
-        self.newest = lines[-1].at
+        self.newest, self.fed = lines[-1].at, cursor
         self.held_bytes += sum(len(line.text) for line in lines)
         self.batches.append(Batch(lines, cursor, now))
 

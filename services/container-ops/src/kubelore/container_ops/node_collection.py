@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from kubelore.common.bus import Lease
 from kubelore.common.bus.leases import LeaseLost
 from kubelore.common.errors import Conflict, DeadlineExceeded, Forbidden, KubeloreError, NotFound, Unavailable
-from kubelore.common.reach import Reach, Reached
+from kubelore.common.reach import CredentialsChanged, Reach, Reached
 from kubelore.common.telemetry import get_logger
 from kubelore.container_ops.alerting import Alerting
 from kubelore.container_ops.following import Following, LogGap, LogNote, follow_container
@@ -123,14 +123,18 @@ class NodeCollection:
 
     async def _collect(self, key: ContainerKey) -> None:
         """Follow one container to its end, over whatever gets in the way."""
+        following: Following | None = None
         while True:
             try:
                 async with AsyncExitStack() as stack:
-                    reached = await stack.enter_async_context(self._reach.streaming(self.node.cluster))
-                    following = self._following(key, reached)
+                    connection = self._reach.streaming(self.node.cluster, resumes=True)
+                    reached = await stack.enter_async_context(connection)
+                    following = self._following(key, reached, following)
                     await stack.enter_async_context(aclosing(following))
                     async for item in following:
                         await self._take(key, following, item)
+            except CredentialsChanged:
+                continue
             except (Forbidden, NotFound) as error:
                 log.warning(
                     "log not collected", container=str(self._wanted[key].container.id), why=error.detail
@@ -145,13 +149,13 @@ class NodeCollection:
                 return
             await asyncio.sleep(RETRY_S)
 
-    def _following(self, key: ContainerKey, reached: Reached) -> Following:
+    def _following(self, key: ContainerKey, reached: Reached, before: Following | None) -> Following:
         wanted = self._wanted[key]
         target, (uid, name) = wanted.container.id, key
         kept = (owner.cursors.get(cursor_key(uid, name)) for owner in self._owners.values())
         cursor = furthest(one for one in kept if one is not None)
         if cursor is None and wanted.policy is None:
-            return follow_container(reached, target, tail=0, uid=uid)
+            return follow_container(reached, target, cursor=before and before.cursor, tail=0, uid=uid)
         return follow_container(reached, target, cursor=cursor, previous=cursor is None, uid=uid)
 
     async def _take(

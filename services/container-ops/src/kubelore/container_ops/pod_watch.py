@@ -278,7 +278,7 @@ class _Watched:
         rv, pause = "", 0.0
         while True:
             try:
-                async with self._reach.streaming(self._cluster) as reached:
+                async with self._reach.streaming(self._cluster, resumes=True) as reached:
                     while True:
                         rv = await self._follow(reached, namespace, rv)
                         pause = 0.0

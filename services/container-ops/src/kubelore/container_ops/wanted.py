@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from kubelore.common.errors import KubeloreError
+from kubelore.common.errors import KubeloreError, NotFound
 from kubelore.common.telemetry import get_logger
 from kubelore.container_ops.log_rule_repository import LogRuleRepository
 from kubelore.container_ops.log_rules import AlertRule, PolicyRule, covers, keeper, selection
@@ -127,6 +127,10 @@ class WantedContainers:
                                 seen[one.container.key] = one.container
                         self._seen[uid, cluster] = seen
                         self.changed.set()
+            except NotFound:
+                # The cluster is not there (any more): nor is anything to be collected from it.
+                self._seen.pop((uid, cluster), None)
+                self.changed.set()
             except KubeloreError as error:
                 log.info("pods of a rule not watched", cluster=cluster, rule=uid, reason=error.reason)
             await asyncio.sleep(RETRY_S)
