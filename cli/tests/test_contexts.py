@@ -91,6 +91,14 @@ def test_the_context_is_the_one_named_else_the_current_one() -> None:
             choose(found, there, wanted)
 
 
+def test_a_context_without_a_cluster_is_not_usable() -> None:
+    broken = yaml.safe_load(config("a"))
+    broken["contexts"].append({"name": "broken", "context": {"cluster": "gone", "user": "a"}})
+    found, _ = contexts_of_text(yaml.safe_dump(broken))
+    assert [(one.name, one.usable) for one in found] == [("a", True), ("broken", False)]
+    assert "gone" in found[1].detail
+
+
 def test_an_account_for_namespaces_is_bound_there_and_nowhere_else() -> None:
     made = list(manifests(Account(role=Role.EDIT, namespaces=("shop", "cart"))))
     assert [(one["kind"], one["metadata"].get("namespace")) for one in made[4:]] == [

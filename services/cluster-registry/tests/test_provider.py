@@ -30,6 +30,9 @@ def test_the_provider_id_of_a_node_tells_the_cloud(provider_id: str, provider: s
         ("cloud.google.com/gke-nodepool", "google"),
         ("kubernetes.azure.com/cluster", "azure"),
         ("alibabacloud.com/nodepool-id", "aliyun"),
+        ("cloud.tencent.com/node-instance-id", "tencent"),
+        ("cce.cloud.com/cce-nodepool", "huawei"),
+        ("node.kubernetes.io/instance-type", "other"),
     ],
 )
 def test_a_node_without_provider_id_tells_it_by_its_labels(label: str, provider: str) -> None:
@@ -40,7 +43,14 @@ def test_a_node_without_provider_id_tells_it_by_its_labels(label: str, provider:
     ("server", "provider"),
     [
         ("https://ABC.gr7.eu-west-1.eks.amazonaws.com", "aws"),
+        ("https://ABC.sk1.cn-north-1.eks.amazonaws.com.cn", "aws"),
+        ("https://abc.eks-cluster.eu-west-1.api.aws", "aws"),
         ("https://dns-1.hcp.westeurope.azmk8s.io:443", "azure"),
+        ("https://dns-1.hcp.chinaeast2.cx.prod.service.azk8s.cn:443", "azure"),
+        ("https://gke-abc.europe-west1.gke.goog", "google"),
+        ("https://uid.cce.eu-west-101.myhuaweicloud.com:5443", "huawei"),
+        ("https://1a2b.cs.cn-hangzhou.aliyuncs.com:6443", "aliyun"),
+        ("https://cls-abc.ccs.tencent-cloud.com", "tencent"),
         ("https://1.2.3.4:6443", "other"),
         ("https://eks.amazonaws.com.evil.example", "other"),
     ],

@@ -84,8 +84,16 @@ def contexts_of_text(text: str) -> tuple[list[Context], str | None]:
         (entry["name"], (entry.get("context") or {}).get("cluster")) for entry in config.get("contexts") or ()
     ]
     names = suggest_names([name for name, _ in entries])
-    found = [Context(name, names[name], servers.get(cluster, "")) for name, cluster in entries]
+    found = [_local(name, names[name], cluster, servers) for name, cluster in entries]
     return found, config.get("current-context") or None
+
+
+def _local(name: str, suggested: str, cluster: str | None, servers: dict[str, str]) -> Context:
+    if server := servers.get(cluster or ""):
+        return Context(name, suggested, server)
+    return Context(
+        name, suggested, "", usable=False, detail=f"it names no cluster that has an address: {cluster}"
+    )
 
 
 def choose(contexts: Sequence[Context], current: str | None, wanted: str | None) -> Context:

@@ -16,6 +16,7 @@ from kubelore.cli.contexts import Choice, Context
 from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import Format, Output
 from kubelore.cli.service_account import Account, Role
+from kubelore.common.errors import KubeloreError
 
 GRANT_S = 10.0
 """Longest wait for a role that was just bound: API servers learn of it within a moment."""
@@ -111,7 +112,14 @@ def add(
         failed = 0 if choices else 1
         for choice in choices:
             chosen = {"name": name or choice.context.suggested, **common}
-            credentials = _credentials(text, choice.context, account, from_kubeconfig)
+            try:
+                credentials = _credentials(text, choice.context, account, from_kubeconfig)
+            except KubeloreError as error:
+                if not all_contexts:
+                    raise
+                warn(f"{choice.context.name}: {error.detail}")
+                failed += 1
+                continue
             failed += not _add_one(api, {**chosen, **credentials}, choice, tolerant=all_contexts)
     raise typer.Exit(1 if failed else 0)
 
@@ -156,12 +164,14 @@ def inspect(
             found["name"],
             found["suggested_name"],
             found["server"],
+            found["user"] or "-",
             found["authentication"],
+            min(filter(None, (found["certificate_expires_at"], found["token_expires_at"])), default="-"),
             "yes" if found["usable"] else f"no: {found['detail']}",
         )
         for found in report["contexts"]
     ]
-    print_table(("CURRENT", "CONTEXT", "NAME", "SERVER", "AUTHENTICATION", "USABLE"), rows)
+    print_table(("CURRENT", "CONTEXT", "NAME", "SERVER", "USER", "AUTHENTICATION", "EXPIRES", "USABLE"), rows)
 
 
 def _account(role: Role, namespace: str, namespaces: list[str] | None) -> Account:

@@ -327,6 +327,12 @@ def test_inspection_says_when_a_certificate_ends(kubeconfig: Write, authority: A
     assert datetime.fromisoformat(expires) > datetime.now(UTC)
 
 
+def test_inspection_says_when_a_token_ends(kubeconfig: Write, jwt: Callable[[datetime], str]) -> None:
+    report = inspect_kubeconfig(kubeconfig(user={"token": jwt(datetime(2100, 1, 2, tzinfo=UTC))}), STRICT)
+    assert report.contexts[0].token_expires_at == "2100-01-02T00:00:00Z"
+    assert report.contexts[0].certificate_expires_at is None
+
+
 @pytest.mark.parametrize(
     ("context", "name"),
     [

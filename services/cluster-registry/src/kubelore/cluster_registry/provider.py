@@ -10,11 +10,14 @@ from kubelore.common.contracts.clusters import Provider
 _HOST_SUFFIXES: tuple[tuple[str, Provider], ...] = (
     (".eks.amazonaws.com", "aws"),
     (".eks.amazonaws.com.cn", "aws"),
+    (".api.aws", "aws"),
     (".myhuaweicloud.com", "huawei"),
     (".aliyuncs.com", "aliyun"),
     (".tencentcloudapi.com", "tencent"),
     (".ccs.tencent-cloud.com", "tencent"),
     (".azmk8s.io", "azure"),
+    (".azk8s.cn", "azure"),
+    (".aks.containerservice.azure.us", "azure"),
     (".gke.goog", "google"),
 )
 
@@ -29,7 +32,7 @@ _PROVIDER_ID_PREFIXES: tuple[tuple[str, Provider], ...] = (
 
 _NODE_LABEL_PREFIXES: tuple[tuple[str, Provider], ...] = (
     ("eks.amazonaws.com/", "aws"),
-    ("os.huawei.com/", "huawei"),
+    ("cce.cloud.com/", "huawei"),
     ("alibabacloud.com/", "aliyun"),
     ("cloud.tencent.com/", "tencent"),
     ("kubernetes.azure.com/", "azure"),

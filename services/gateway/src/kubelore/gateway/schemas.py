@@ -180,6 +180,7 @@ class Context(BaseModel):
     detail: str | None = None
     remedy: str | None = None
     certificate_expires_at: str | None = None
+    token_expires_at: str | None = None
 
 
 class InspectionReport(BaseModel):

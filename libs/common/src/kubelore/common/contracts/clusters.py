@@ -123,6 +123,7 @@ class ContextReport(msgspec.Struct, kw_only=True):
     detail: str | None = None
     remedy: str | None = None
     certificate_expires_at: str | None = None
+    token_expires_at: str | None = None
 
 
 class Inspection(msgspec.Struct):

@@ -29,6 +29,7 @@ from kubelore.common.kube.credentials import (
     check_client_pair,
     check_token,
     decode_data,
+    token_expiry,
 )
 from kubelore.common.kube.documents import load_documents
 
@@ -308,10 +309,14 @@ def _report(
     except KubeconfigRefused as error:
         report.refusal, report.detail, report.remedy = error.code, error.detail, error.remedy
         return report
-    expires = certificate_expiry(access.client_cert_pem)
-    report.certificate_expires_at = expires.strftime("%Y-%m-%dT%H:%M:%SZ") if expires else None
+    report.certificate_expires_at = _time(certificate_expiry(access.client_cert_pem))
+    report.token_expires_at = _time(token_expiry(access.token))
     report.usable = True
     return report
+
+
+def _time(when: datetime | None) -> str | None:
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ") if when else None
 
 
 def _shown(url: str) -> str:
