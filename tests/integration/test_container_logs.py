@@ -92,6 +92,7 @@ async def test_a_search_turned_around_finds_the_other_lines(written: Log) -> Non
     found = await written.page(limit=100, search=text)
     others = await written.page(limit=100, search=text, inverse=True)
     assert found["items"]
+    assert others["items"]
     assert all(text in item["message"] for item in found["items"])
     assert not any(text in item["message"] for item in others["items"])
 

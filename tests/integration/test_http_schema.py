@@ -36,17 +36,14 @@ ENDLESS = "/(watch|stream|ws)$"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def described(kubelore):
-    """A stack with one cluster, whose objects the API may be asked for."""
+async def described(own_kubelore):
+    """A stack with one cluster, whose objects the API may be asked for.
+
+    Its own: of the policies, schedules and tokens that are made here some hold everywhere, for every test after.
+    """
     async with SimulatedFleet(clusters=1, pods=5) as fleet:
-        await kubelore.onboard(NAME, fleet[0].kubeconfig)
-        yield kubelore
-        await kubelore.remove(NAME)
-        # A policy of any name may have denied everything everywhere, to every test that comes after.
-        for rules in ("containers/exec/policies", "logs/policies", "logs/alerts"):
-            for one in (await kubelore.http.get(f"/api/k8s/{rules}")).json()["items"]:
-                answer = await kubelore.http.delete(f"/api/k8s/{rules}/{one['name']}")
-                assert answer.is_success, answer.text
+        await own_kubelore.onboard(NAME, fleet[0].kubeconfig)
+        yield own_kubelore
 
 
 async def test_no_request_that_the_description_allows_or_forbids_breaks_the_api(

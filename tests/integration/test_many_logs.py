@@ -76,6 +76,7 @@ async def test_a_stream_that_is_taken_up_again_loses_and_repeats_nothing(shop) -
                     last = position
                     if len(got) > before + 12:
                         break
+    assert len(got) > 4 * 12
     for one in {origin(item) for item in got}:
         times = [_seconds(item) for item in got if origin(item) == one]
         steps = {round(later - earlier, 1) for earlier, later in itertools.pairwise(times)}
