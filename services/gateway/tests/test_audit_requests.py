@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from kubelore.common.bus import connect
 from kubelore.common.contracts.audit import AuditEvent
 from kubelore.common.store import open_database
-from kubelore.gateway.audit.requests import audited, check_audited, intend, routes_of
+from kubelore.gateway.audit.requests import Audited, audited, check_audited, intend, routes_of
 from kubelore.gateway.documentation import describe
 from kubelore.gateway.openapi import application
 from kubelore.gateway.repository import AuditRepository
@@ -96,7 +96,7 @@ async def test_what_failed_says_why(world, entries) -> None:
         ("clusters.remove", "nowhere", 404, "NotFound"),
         ("clusters.add", "prod", 400, "BadRequest"),
         ("clusters.add", None, 400, "BadRequest"),
-        ("request", None, 405, "MethodNotAllowed"),
+        ("request", "PUT /api/k8s/clusters/list", 405, "MethodNotAllowed"),
     ]
 
 
@@ -152,6 +152,34 @@ async def test_a_refusal_before_any_act_names_what_its_path_names(world, entries
         ("resources.patch", "prod:configmaps:shop:web", "failed", 501),
     ]
     assert "query-value" not in str(await theirs())
+
+
+async def test_a_request_of_a_foreign_page_names_what_it_was(world, entries) -> None:
+    await world.stranger.post("/api/session", headers={"Authorization": world.http.headers["authorization"]})
+    answer = await world.stranger.delete("/api/k8s/clusters/prod", headers={"Origin": "https://evil.example"})
+    assert answer.status_code == 403
+
+    async def told() -> bool:
+        return outcomes(await entries("request")) == [
+            ("request", "DELETE /api/k8s/clusters/prod", "refused", 403)
+        ]
+
+    await wait_for(told, "the refusal to be on record", 10, every=0.05)
+
+
+async def test_a_terminal_has_a_trace(world, entries) -> None:
+    path = "/api/k8s/containers/prod:shop:web:app/exec/ws"
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol": "v5.channel.k8s.io",
+    }
+    answer = await world.http.get(path, headers=headers)
+    assert answer.status_code == 503
+    intent, end = await entries("containers.terminal")
+    assert answer.headers["trace-id"] == intent["trace_id"] == end["trace_id"] != ""
 
 
 async def test_a_dry_run_leaves_its_refusals_by_what_they_were_about(world, entries) -> None:
@@ -231,6 +259,22 @@ def test_every_route_that_changes_something_declares_its_action() -> None:
     ]
     assert len(changing) == len(described) > 3
     check_audited(app)
+
+
+def test_every_route_by_which_files_leave_declares_its_action() -> None:
+    shown = {"application/json", "application/yaml", "application/x-ndjson", "text/event-stream"}
+    leaving = {
+        path
+        for path, operations in describe(application())["paths"].items()
+        if set(operations.get("get", {}).get("responses", {}).get("200", {}).get("content", {})) - shown
+    }
+    declared = {
+        route.path.replace(":container}", "}")
+        for route in routes_of(application())
+        if any(isinstance(one.call, Audited) for one in route.dependant.dependencies)
+    }
+    assert len(leaving) > 3
+    assert leaving <= declared
 
 
 def test_an_application_with_a_route_that_declares_none_does_not_start() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
+import tracemalloc
 
 import pytest
 from pydantic import SecretStr
@@ -14,6 +15,7 @@ from kubelore.common.authz import ADMINISTRATOR
 from kubelore.common.bus import Leases, connect
 from kubelore.common.errors import Invalid, Unavailable
 from kubelore.common.operations import is_operation_id
+from kubelore.gateway import protocol
 from kubelore.gateway.auth import Authentication
 from kubelore.gateway.limits import Limits
 from kubelore.gateway.origins import Origins
@@ -133,6 +135,12 @@ async def test_a_body_that_cannot_be_understood_is_refused(world) -> None:
     assert world.registry.clusters == {}
 
 
+async def test_a_body_nested_too_deep_is_refused_whatever_its_type(world) -> None:
+    for kind in ("application/json", "text/plain"):
+        answer = await world.http.post("/api/tokens", content=b"[" * 200_000, headers={"Content-Type": kind})
+        assert answer.status_code == 400, answer.text
+
+
 async def test_an_error_repeats_little_of_what_was_sent_and_no_value(world) -> None:
     body = {"name": "a", "kubeconfig": ["hunter2"], "x" * 100_000: 1}
     answer = await world.http.post("/api/k8s/clusters/add", json=body)
@@ -187,6 +195,59 @@ async def test_a_head_that_never_ends_is_cut(world) -> None:
     finally:
         writer.close()
     assert answer.startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [
+        (
+            b"POST /api/tokens HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+            b"X-Filler: x\r\n",
+        ),
+        (b"POST /api/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n", b"x"),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 9\r\n\r\n",
+            b"x",
+        ),
+    ],
+    ids=["trailers", "a refused body", "blank lines", "the body of a handshake"],
+)
+async def test_what_comes_without_a_request_and_never_ends_is_cut(
+    world, monkeypatch: pytest.MonkeyPatch, head: bytes, rest: bytes
+) -> None:
+    """Nobody needs a token for it: else whoever can connect would hold connections for ever."""
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.settings.gateway_port)
+    writer.write(head)
+    reading = asyncio.ensure_future(reader.read())
+    try:
+        async with asyncio.timeout(20):
+            while not reading.done():
+                writer.write(rest)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+    except ConnectionError:
+        return
+    finally:
+        reading.cancel()
+        writer.close()
+
+
+async def test_trailers_are_not_kept(world) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.settings.gateway_port)
+    writer.write(b"POST /api/tokens HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            writer.write(b"X-Filler: " + b"x" * 8_000 + b"\r\n")
+            await writer.drain()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        writer.close()
+    assert kept < 2_000_000
 
 
 async def test_what_is_no_http_is_a_problem_document_all_the_same(world) -> None:

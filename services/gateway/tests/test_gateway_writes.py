@@ -261,6 +261,24 @@ async def test_of_a_batch_in_which_something_cannot_be_understood_nothing_is_don
     assert writer.begun == []
 
 
+async def test_a_key_that_is_there_twice_is_refused(world, writer) -> None:
+    """Else one of both is dropped without a word."""
+    twice = '{"data": {"a": "1"}, "data": {"b": "2"}}'
+    patched = await world.http.patch(
+        "/api/k8s/unified/resources/a:configmaps:shop:web",
+        content=twice,
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+    operation = f'{{"action": "patch", "id": "a:configmaps:shop:web", "patch": {twice}}}'
+    batched = await world.http.post(
+        BATCH, content=f'{{"operations": [{operation}]}}', headers={"Content-Type": "application/json"}
+    )
+    assert [(one.status_code, one.json()["code"]) for one in (patched, batched)] == [
+        (422, "duplicate-key")
+    ] * 2
+    assert writer.begun == []
+
+
 async def test_a_batch_of_too_many_writes_is_refused_whole(world, writer) -> None:
     text = "\n---\n".join(json.dumps(config_map(f"n{number}")) for number in range(501))
     answer = await world.http.post(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -30,10 +30,12 @@ from kubelore.common.errors import BadRequest, TooLarge
 from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
-from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.dependencies import CallerOf, StandingOf
+from kubelore.gateway.event_stream import Outflow
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import LINE
+from kubelore.gateway.standing import Standing
 
 _ID = r"[0-9]{8}-[0-9]{6}-[0-9a-f]{12}"
 BackupId = Annotated[str, Path(pattern=f"^{_ID}$", examples=["20261124-030000-5f0c1d2e3a4b"])]
@@ -275,14 +277,14 @@ def _downloading(router: APIRouter, bus: Bus) -> None:
         },
         dependencies=[audited("backups.download", path="id", of="backups")],
     )
-    async def download(id: BackupId) -> Response:
+    async def download(id: BackupId, standing: Annotated[Standing, StandingOf]) -> Response:
         files = await bus.request(backups.FILES, BackupRef(id))
         headers = {
             "Content-Length": str(archive_size(files.sizes)),
             "Content-Disposition": f'attachment; filename="kubelore-backup-{id}.tar"',
         }
-        pieces: AsyncIterator[bytes] = archive(_Remote(bus, id, files.sizes), id, files.sizes)
-        return StreamingResponse(pieces, headers=headers, media_type="application/x-tar")
+        pieces = archive(_Remote(bus, id, files.sizes), id, files.sizes)
+        return Outflow(pieces, standing, "application/x-tar", headers)
 
 
 class _Remote:

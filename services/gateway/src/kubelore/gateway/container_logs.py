@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
@@ -17,11 +16,12 @@ from kubelore.common.bus.sessions import Session
 from kubelore.common.contracts import logs
 from kubelore.common.contracts.logs import MAX_PAGE, ExportLogs, LogFilter, LogPage, ReadLogs
 from kubelore.common.errors import BadRequest
-from kubelore.common.mandates import ended_by
 from kubelore.gateway import container_ids
+from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.container_ids import ContainerPath
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf, WatcherOf
+from kubelore.gateway.event_stream import Outflow
 from kubelore.gateway.log_queries import FilterOf
 from kubelore.gateway.problems import documented
 from kubelore.gateway.standing import Standing
@@ -119,6 +119,7 @@ def _export(router: APIRouter, bus: Bus) -> None:
             200: {"content": {kind: {"schema": {"type": "string"}} for kind in _PLAIN.values()}},
             **documented(403, 404, 429),
         },
+        dependencies=[audited("logs.export", path="id")],
     )
     async def export_logs(
         id: ContainerPath,
@@ -142,16 +143,17 @@ def _export(router: APIRouter, bus: Bus) -> None:
             plain=plain,
         )
         made = await bus.request(logs.EXPORT_LOGS, asked)
-        return StreamingResponse(
-            _file(bus, made.session, standing),
-            media_type=_MEDIA.get(compression) or _PLAIN[format],
+        return Outflow(
+            _file(bus, made.session),
+            standing,
+            _MEDIA.get(compression) or _PLAIN[format],
             headers={"Content-Disposition": f'attachment; filename="{made.name}"', "X-Accel-Buffering": "no"},
         )
 
 
-async def _file(bus: Bus, session: str, standing: Standing) -> AsyncGenerator[bytes]:
+async def _file(bus: Bus, session: str) -> AsyncGenerator[bytes]:
     """The bytes as they come. A failure breaks the answer off, so that nobody takes a part for the whole."""
-    async with ended_by(asyncio.create_task(standing.lapse())), Session(bus, session, "client") as frames:
+    async with Session(bus, session, "client") as frames:
         async for frame in frames:
             yield frame
         await frames.finish()

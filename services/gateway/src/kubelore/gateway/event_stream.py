@@ -1,16 +1,18 @@
-"""Server-sent events as an answer: a bounded number at once, each ended for good when its client is gone."""
+"""Answers that last: events, a bounded number of streams at once, and files; each ends when its client is gone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from kubelore.common.errors import TooManyRequests
+from kubelore.common.errors import KubeloreError, TooManyRequests
+from kubelore.common.mandates import ended_by
 from kubelore.common.telemetry import get_logger
+from kubelore.gateway.standing import Standing
 
 log = get_logger(__name__)
 
@@ -68,6 +70,32 @@ class EventStream(StreamingResponse):
                     await super().__call__(scope, receive, impatient(send))
                 except StalledError:
                     log.info("a watcher reads no more", after_s=STALLED_S)
+
+
+class Outflow(StreamingResponse):
+    """What leaves for good: it goes on while its client reads it and its caller may have it, and is cut off else."""
+
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes],
+        standing: Standing,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._content = content
+        self._standing = standing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; a connection that ends before the last chunk or the length has not brought all of it."""
+        async with aclosing(self._content):
+            try:
+                async with ended_by(asyncio.create_task(self._standing.lapse())):
+                    await super().__call__(scope, receive, impatient(send))
+            except StalledError:
+                log.info("what leaves is read no more", after_s=STALLED_S)
+            except KubeloreError as error:
+                log.info("what leaves broke off", reason=error.reason, detail=error.detail)
 
 
 class StalledError(Exception):

@@ -100,6 +100,7 @@ def _content(router: APIRouter, bus: Bus) -> None:
         response_model=FileDocument,
         summary="The text of a small file, to be edited",
         responses=documented(404, 409, 413, 422, 501, 502),
+        dependencies=[audited("files.read", path="id")],
     )
     async def read_content(
         id: ContainerPath,

@@ -9,7 +9,8 @@ from kubelore.common.operations import new_operation_id, operating
 
 HEADER = "Operation-Id"
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_HEADS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+HEADS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+"""Messages that carry the headers of an answer."""
 
 
 class Operations:
@@ -26,7 +27,7 @@ class Operations:
         operation = new_operation_id()
 
         async def sending(message: Message) -> None:
-            if message["type"] in _HEADS:
+            if message["type"] in HEADS:
                 MutableHeaders(scope=message).setdefault(HEADER, operation)
             await send(message)
 

@@ -2,7 +2,9 @@
 
 httptools takes a head of any length, and uvicorn waits for its end for ever:
 anybody who can connect could fill the memory, or hold every connection, without
-a token. Bodies are bounded elsewhere (`limits`), where the caller is known.
+a token. Nor does uvicorn end a connection on which bytes come after an answer
+that are no request, and it takes the trailers of a body for headers. Bodies are
+bounded elsewhere (`limits`), where the caller is known.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._head_bytes = 0
         self._head_open = True
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A connection: its first head is due."""
@@ -48,28 +50,41 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_done()
         super().on_headers_complete()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. Those behind a body are dropped: whoever reads headers has read them by then."""
+        if self._head_open:
+            super().on_header(name, value)
+
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, a body, or both."""
         super().data_received(data)
-        if self._head_open and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.transport.get_protocol() is not self:
+            # It is a WebSocket's now.
+            self._head_done()
+        elif self._head_open:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too long"
                 )
+        elif self._timer is None and self.cycle.response_complete:
+            # A body that nobody reads, and for which uvicorn has ended its timer of idle connections.
+            self._timer = self.loop.call_later(HEAD_DEADLINE_S, self.transport.close)
 
     def _expect_head(self) -> None:
         self._head_done()
         self._head_open, self._head_bytes = True, 0
-        self._head_timer = self.loop.call_later(
+        self._timer = self.loop.call_later(
             HEAD_DEADLINE_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, "the head of the request is too late"
         )
 
     def _head_done(self) -> None:
         self._head_open = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed is told as every other error is."""

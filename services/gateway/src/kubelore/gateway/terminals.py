@@ -39,7 +39,7 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.container_ids import ContainerPath
 from kubelore.gateway.dependencies import StandingOf
-from kubelore.gateway.event_stream import Slots
+from kubelore.gateway.event_stream import Outflow, Slots
 from kubelore.gateway.problems import documented
 from kubelore.gateway.standing import Standing
 from kubelore.gateway.websockets import NORMAL, Socket, SocketClosed, accepted, agreed
@@ -273,13 +273,14 @@ def _recording(router: APIRouter, bus: Bus) -> None:
             },
             **documented(404),
         },
+        dependencies=[audited("containers.recording", path="id", of="operations")],
     )
-    async def recording(id: Annotated[str, Path(max_length=64)]) -> Response:
+    async def recording(
+        id: Annotated[str, Path(max_length=64)], standing: Annotated[Standing, StandingOf]
+    ) -> Response:
         found = await bus.request(terminals.RECORDING, ContainerOperationRef(id))
         headers = {"Recording-Whole": str(found.whole).lower()}
-        return StreamingResponse(
-            _pieces(bus, found.session), media_type="application/x-asciicast", headers=headers
-        )
+        return Outflow(_pieces(bus, found.session), standing, "application/x-asciicast", headers)
 
 
 async def _pieces(bus: Bus, session: str) -> AsyncGenerator[bytes]:

@@ -1,4 +1,4 @@
-"""Every request is a span, and continues the trace that its client may have begun."""
+"""Every request, and every WebSocket, is a span, and continues the trace that its client may have begun."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelore.common.telemetry import current_trace_id, fresh_parent, span
+from kubelore.gateway.operations import HEADS
 
 
 class Tracing:
@@ -17,7 +18,7 @@ class Tracing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request inside a span."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         carrier = {
@@ -27,12 +28,14 @@ class Tracing:
         }
         if "traceparent" not in carrier and (parent := fresh_parent()):
             carrier["traceparent"] = parent
-        with span(scope["method"], kind=SpanKind.SERVER, carrier=carrier) as current:
+        method = scope.get("method", "WEBSOCKET")
+        with span(method, kind=SpanKind.SERVER, carrier=carrier) as current:
 
             async def sending(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    current.set_attribute("http.response.status_code", message["status"])
-                    if message["status"] >= 500:
+                if message["type"] in HEADS:
+                    status = message.get("status", 101)
+                    current.set_attribute("http.response.status_code", status)
+                    if status >= 500:
                         current.set_status(Status(StatusCode.ERROR))
                     if trace_id := current_trace_id():
                         message["headers"] = [*message.get("headers", ()), (b"trace-id", trace_id.encode())]
@@ -43,5 +46,5 @@ class Tracing:
             finally:
                 # Known only now. The template, never the path: it holds names, and anybody may make up more.
                 if template := getattr(scope.get("route"), "path", ""):
-                    current.update_name(f"{scope['method']} {template}")
+                    current.update_name(f"{method} {template}")
                     current.set_attribute("http.route", template)

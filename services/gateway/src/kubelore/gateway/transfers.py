@@ -120,7 +120,7 @@ def _uploading(router: APIRouter, bus: Bus) -> None:
         "the last 64 bytes of the body are that hash.",
         responses=documented(404, 409, 422, 501),
         openapi_extra=BODY,
-        dependencies=[audited("containers.upload", path="id", of="containers")],
+        dependencies=[audited("containers.upload", path="id")],
     )
     async def upload(
         request: Request,
@@ -189,7 +189,7 @@ def _downloading(router: APIRouter, bus: Bus) -> None:
             206: {"description": "A part of a file", "content": {MEDIA["file"]: BINARY}},
             **documented(404, 409, 416, 422, 501),
         },
-        dependencies=[audited("containers.download", path="id", of="containers")],
+        dependencies=[audited("containers.download", path="id")],
     )
     async def download(
         id: ContainerPath,

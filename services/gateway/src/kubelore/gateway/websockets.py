@@ -42,6 +42,7 @@ PING_EVERY_S = 20.0
 
 NORMAL, GOING_AWAY, ABNORMAL, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1000, 1001, 1006, 1008, 1009, 1011
 TRY_AGAIN = 1013
+_UNREADABLE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _CODES = {400: POLICY_VIOLATION, 401: POLICY_VIOLATION, 403: POLICY_VIOLATION, 404: POLICY_VIOLATION}
 _CODES |= {429: TRY_AGAIN, 503: TRY_AGAIN, 504: TRY_AGAIN}
 _MAX_REASON = 123
@@ -58,6 +59,14 @@ class SocketClosed(Exception):
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's own protocol, which bounds what `max_size` does not: empty fragments, and pings never read."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a handshake or of frames; a handshake that cannot be read is answered, and over."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            answer = b"".join(self.conn.data_to_send())
+            self.transport.write(answer or _UNREADABLE)
+            self.transport.close()
 
     async def send(self, message: ASGISendEvent) -> None:
         """A message of the application; a refusal that is out is a handshake that is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +22,7 @@ def archive_size(sizes: dict[str, int]) -> int:
     return sum(BLOCK + size + _padding(size) for size in sizes.values()) + 2 * BLOCK
 
 
-async def archive(folder: Folder, backup_id: str, sizes: dict[str, int]) -> AsyncIterator[bytes]:
+async def archive(folder: Folder, backup_id: str, sizes: dict[str, int]) -> AsyncGenerator[bytes]:
     """The archive in pieces of one chunk at most; `sizes` are the folder's, asked before.
 
     Raises ChunkMissing when a file is gone or has another size by now: what was

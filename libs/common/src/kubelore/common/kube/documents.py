@@ -32,7 +32,7 @@ from kubelore.common.kube.json_documents import read_json_stream
 from kubelore.common.kube.yaml_events import DocumentBuilder, Limits
 from kubelore.common.kube.yaml_printer import dump
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_DOCUMENTS", "MAX_NODES", "dump", "load_documents"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_DOCUMENTS", "MAX_NODES", "dump", "load_documents", "load_json"]
 
 MAX_BYTES = 3 * 1024 * 1024
 """As much as the API server takes in one request."""
@@ -78,6 +78,15 @@ def load_documents(
                 code="not-an-object",
             )
     return objects
+
+
+def load_json(text: str | bytes, *, max_bytes: int = MAX_BYTES, max_nodes: int = MAX_NODES) -> Any:
+    """The one value of a JSON text. Raises what `load_documents` does, by the same rules."""
+    limits = Limits(characters=max_bytes, depth=MAX_DEPTH, nodes=max_nodes, documents=1)
+    found = read_json_stream(_checked_text(text, max_bytes), limits)
+    if not found:
+        raise BadRequest(f"The text is not JSON, or is more than {MAX_DEPTH} levels deep.", code="syntax")
+    return found[0]
 
 
 def _checked_text(text: str | bytes, max_bytes: int) -> str:

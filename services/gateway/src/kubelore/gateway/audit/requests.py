@@ -147,8 +147,11 @@ class _Request:
             isinstance(route, APIRoute) and self.scope.get("method") in (route.methods or ())
         ):
             action, resource = action_of(route), resource_of(route, self.scope.get("path_params", {}))
+        elif status == 401:
+            action, resource = AUTHENTICATE, ""
         else:
-            action, resource = AUTHENTICATE if status == 401 else UNROUTED, ""
+            # Refused before anybody looked for its route, as to a cookie that another site's page sent along.
+            action, resource = UNROUTED, f"{self.scope.get('method', CONNECT)} {self.scope['path']}"
         return self.entry(action, outcome, resource=resource, status=status, reason=reason)
 
 
@@ -190,7 +193,7 @@ def _member(body: bytes, name: str) -> str:
     """A text in a body that was read but not checked yet; an endpoint that it does not fit is not reached."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     value = found.get(name) if isinstance(found, dict) else None
     return value if isinstance(value, str) else ""
