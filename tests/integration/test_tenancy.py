@@ -851,6 +851,42 @@ def _constant(text: str) -> Any:
         return text
 
 
+async def test_no_page_ends_because_of_what_is_hidden(tenancy) -> None:
+    """Otherwise the number of empty pages tells a viewer how much there is."""
+    walked: set[str] = set()
+    for operation in await described(tenancy):
+        known = {one["name"] for one in operation.parameters("query")}
+        # Of the audit a viewer has their own acts alone, and of logs lines of their own pods.
+        if not {"limit", "continue"} <= known or operation.path.endswith(("audit", "logs", "search")):
+            continue
+        for call in operation.calls(tenancy, optional=False):
+            said = dict(call.query)
+            places = ({}, *({"namespace": one} for one in (tenancy.hidden, VISIBLE) if "namespace" in known))
+            for place in places:
+                query = {**said, **place, "limit": "1"}
+                if await _went_on_behind_something(tenancy.viewer, replace(call, query=tuple(query.items()))):
+                    walked.add(operation.path)
+    assert {"/api/k8s/unified/resources", "/api/k8s/yaml/objects", "/api/k8s/yaml/verify"} <= walked
+
+
+async def _went_on_behind_something(client: httpx.AsyncClient, call: Call) -> bool:
+    """Follow a list to its end; whether there were more pages than one, none of them empty but the last."""
+    pages, token = 0, ""
+    while True:
+        asked = replace(call, query=(*call.query, ("continue", token))) if token else call
+        answer = await asked.send(client)
+        if answer.status_code != 200:
+            return False
+        said, pages = answer.json(), pages + 1
+        token = said.get("continue")
+        if not token:
+            return pages > 1
+        shown = [value for name, value in said.items() if name not in ("clusters", "columns", "summary")]
+        assert any(value for value in shown if isinstance(value, list)) or said.get("objects"), (
+            f"{call} went on behind an empty page: {answer.text}"
+        )
+
+
 async def test_every_change_is_refused_to_a_viewer_and_changes_nothing(tenancy) -> None:
     before = await _state(tenancy)
     for operation in await described(tenancy):

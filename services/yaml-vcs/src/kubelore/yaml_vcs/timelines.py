@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from kubelore.common.callers import current_caller
 from kubelore.common.contracts import versions
@@ -21,6 +22,7 @@ from kubelore.yaml_vcs import rendering
 from kubelore.yaml_vcs.gaps import Gaps
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.history import MAIN, Entry
+from kubelore.yaml_vcs.readable import readable
 from kubelore.yaml_vcs.rendering import iso
 from kubelore.yaml_vcs.repository import MAX_CHUNK, Resource, VersionRepository, resource_key
 
@@ -45,17 +47,24 @@ class Timelines:
         if not 1 <= request.limit <= MAX_CHUNK:
             raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_CHUNK}")
         after = _position(request.after) if request.after else None
-        found = await self._repository.resources(
-            request.cluster, namespace=request.namespace, type_name=request.type, after=after
+        page: list[tuple[bytes, Resource]] = []
+        found = readable(
+            self._repository,
+            caller,
+            request.cluster,
+            namespace=request.namespace,
+            type_name=request.type,
+            after=after,
         )
-        page = found[: request.limit]
-        readable = [
-            (key, one) for key, one in page if caller.may_read(one.cluster, one.type, one.namespace, one.name)
-        ]
-        entries = await self._repository.heads([key for key, _ in readable])
-        items = [_shown(one, entries[key]) for key, one in readable if key in entries]
-        ended = len(found) < MAX_CHUNK and len(page) == len(found)
-        return ObjectPage(items, next="" if ended else page[-1][0].hex())
+        async with aclosing(found):
+            async for one in found:
+                page.append(one)
+                if len(page) > request.limit:
+                    break
+        shown = page[: request.limit]
+        entries = await self._repository.heads([key for key, _ in shown])
+        items = [_shown(one, entries[key]) for key, one in shown if key in entries]
+        return ObjectPage(items, next=shown[-1][0].hex() if len(page) > request.limit else "")
 
     async def history(self, request: ReadHistory) -> HistoryPage:
         """Versions behind a number, with what each changed. Raises NotFound for an object without a history."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from time import monotonic
 
 from kubelore.common.callers import current_caller
@@ -10,6 +11,7 @@ from kubelore.common.contracts.verifying import BrokenHistory, VerifiedMany, Ver
 from kubelore.common.contracts.versions import VerifyHistory
 from kubelore.common.errors import BadRequest
 from kubelore.yaml_vcs.histories import Histories
+from kubelore.yaml_vcs.readable import readable
 from kubelore.yaml_vcs.repository import KEY_BYTES, MAX_CHUNK, VersionRepository
 
 PAGE_S = 5.0
@@ -30,22 +32,22 @@ class Verifying:
         if not 1 <= request.limit <= MAX_CHUNK:
             raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_CHUNK}")
         after = _key(request.after) if request.after else None
-        done, started = VerifiedMany(broken=[]), monotonic()
-        found = await self._repository.resources(request.cluster, namespace=request.namespace, after=after)
-        for place, (_, one) in enumerate(found):
-            # At least one: however slow the database is, a page goes on from where it came to.
-            if place >= request.limit or (place and monotonic() - started > PAGE_S):
-                done.next = found[place - 1][0].hex()
-                return done
-            if not caller.may_read(one.cluster, one.type, one.namespace, one.name):
-                continue
-            verified = await self._histories.verify(VerifyHistory(id=one.id))
-            done.objects += 1
-            done.versions += verified.versions
-            if not verified.ok:
-                done.broken.append(BrokenHistory(id=one.id, version=verified.broken or 0, why=verified.why))
-        if len(found) == MAX_CHUNK:
-            done.next = found[-1][0].hex()
+        done, started, last = VerifiedMany(broken=[]), monotonic(), b""
+        found = readable(self._repository, caller, request.cluster, namespace=request.namespace, after=after)
+        async with aclosing(found):
+            async for key, one in found:
+                # At least one: however slow the database is, a page goes on from where it came to.
+                if last and (done.objects >= request.limit or monotonic() - started > PAGE_S):
+                    done.next = last.hex()
+                    break
+                verified = await self._histories.verify(VerifyHistory(id=one.id))
+                last = key
+                done.objects += 1
+                done.versions += verified.versions
+                if not verified.ok:
+                    done.broken.append(
+                        BrokenHistory(id=one.id, version=verified.broken or 0, why=verified.why)
+                    )
         return done
 
 
