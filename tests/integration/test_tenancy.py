@@ -707,7 +707,6 @@ SHOWS_NONE = {
     "/api/k8s/yaml/backup/keys": "keys and numbers",
     "/api/k8s/yaml/backup/{id}/download": "ciphertext",
     "/api/k8s/containers/operations/{id}/recording": "nothing, where no terminal was open",
-    "/api/k8s/containers/{id}/files/upload": "a number",
     "/api/k8s/containers/{id}/logs": "lines that a simulated pod writes of itself",
     "/api/k8s/containers/{id}/logs/export": "lines that a simulated pod writes of itself",
     CONTAINERS: "the containers of the pod that was asked for",
