@@ -270,6 +270,8 @@ def test_a_provider_is_set_up_whole_or_not_at_all() -> None:
         {"oidc_issuer": "https://idp.example"},
         {"oidc_algorithms": ["HS256"]},
         {"oidc_algorithms": ["none"]},
+        {"oidc_subject_prefix": ""},
+        {"oidc_subject_prefix": "a"},
         {"oidc_grants": [{"value": "x", "grants": [{"role": "root"}]}]},
     ):
         with pytest.raises(ValidationError):

@@ -78,7 +78,9 @@ class GatewaySettings(CommonSettings):
     oidc_subject_claim: str = Field(default="sub", description="The claim that names the caller.")
     oidc_subject_prefix: str = Field(
         default="oidc:",
-        description="Goes before that name, so that nobody can be taken for a token or for `admin`.",
+        pattern=":$",
+        description="Goes before that name and ends with a colon, which no token's name holds, "
+        "so that nobody can be taken for a token or for `admin`.",
     )
     oidc_groups_claim: str = Field(default="groups", description="The claim that `oidc_grants` look at.")
     oidc_algorithms: list[str] = Field(
