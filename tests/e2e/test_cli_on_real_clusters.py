@@ -195,6 +195,22 @@ async def test_the_same_objects_are_compared_and_the_exit_code_tells(cli, lab_pa
     assert [line.split()[-2:] for line in one.out.splitlines()[-2:]] == [["left", "red"], ["right", "blue"]]
     assert (await cli("compare", "cm", "both", "-n", NAMESPACE, "-c", "left,right")).code == 0
     assert (await cli("compare", "cm/paint", "-n", NAMESPACE, "--ignore", "data.colour")).code == 0
+    nowhere = await cli("compare", "cm/nowhere", "-n", NAMESPACE)
+    assert (nowhere.code, nowhere.out) == (1, "")
+
+
+async def test_rows_are_sorted_by_kubectls_paths_and_cells_look_as_kubectls(cli, lab_pair) -> None:
+    kubectl = lab_pair.second.kubectl()
+    ours, theirs = [
+        await cli("get", "ns", "-c", "right", "-o", "name", f"--sort-by={column}")
+        for column in ("created", ".metadata.creationTimestamp")
+    ]
+    assert (ours.code, ours.out) == (0, theirs.out)
+    printed = (await kubectl("get", "priorityclasses", "--no-headers")).split("\n")
+    said = await cli("get", "priorityclasses", "-c", "right", "--no-headers")
+    assert [line.split()[1:4] for line in said.out.splitlines()] == [
+        line.split()[:3] for line in printed if line
+    ]
 
 
 async def test_describe_tells_owners_pods_and_events_as_kubectl_does(cli, lab_pair) -> None:
@@ -273,6 +289,8 @@ async def test_a_shell_is_offered_clusters_types_namespaces_and_names(cli, comma
     assert "left" in await offered("get", "-c", "le")
     assert "deployments" in await offered("get", "deplo")
     assert "kube-system" in await offered("get", "pods", "-n", "kube-s")
+    assert "deployments" in await offered("scale", "deplo")
+    assert "kube-system" in await offered("delete", "cm", "-n", "kube-s")
     assert await offered("describe", "-n", "default", "-c", "left", "svc", "kub") == ["kubernetes"]
     nowhere = command_line("http://127.0.0.1:1", "none")
     said = await nowhere("get", "po", program="kubectl_complete-kubelore")

@@ -404,6 +404,56 @@ TEMPLATE = {
         ),
         ("configmaps", _object(data={"a": "", "b": ""}, binaryData={"c": ""}), {"Data": 3, "Age": "5m"}),
         ("roles.rbac.authorization.k8s.io", _object(), {"Created At": CREATED}),
+        ("limitranges", _object(), {"Created At": CREATED}),
+        (
+            "flowschemas.flowcontrol.apiserver.k8s.io",
+            _object(
+                spec={
+                    "priorityLevelConfiguration": {"name": "exempt"},
+                    "matchingPrecedence": 1,
+                    "distinguisherMethod": {"type": "ByUser"},
+                },
+                status={"conditions": [{"type": "Dangling", "status": "False"}]},
+            ),
+            {
+                "PriorityLevel": "exempt",
+                "MatchingPrecedence": 1,
+                "DistinguisherMethod": "ByUser",
+                "MissingPL": "False",
+            },
+        ),
+        (
+            "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+            _object(
+                spec={
+                    "type": "Limited",
+                    "limited": {
+                        "nominalConcurrencyShares": 20,
+                        "limitResponse": {
+                            "queuing": {"queues": 128, "handSize": 6, "queueLengthLimit": 50},
+                            "type": "Queue",
+                        },
+                    },
+                }
+            ),
+            {
+                "Type": "Limited",
+                "NominalConcurrencyShares": 20,
+                "Queues": 128,
+                "HandSize": 6,
+                "QueueLengthLimit": 50,
+            },
+        ),
+        (
+            "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+            _object(spec={"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0}}),
+            {"NominalConcurrencyShares": "<none>", "Queues": "<none>", "HandSize": "<none>"},
+        ),
+        (
+            "validatingadmissionpolicies.admissionregistration.k8s.io",
+            _object(spec={"validations": [{"expression": "true"}]}),
+            {"Validations": 1, "ParamKind": "<unset>"},
+        ),
         ("gadgets.example.com", _object(spec={}), {"Name": "a", "Age": "5m"}),
     ],
 )
@@ -431,6 +481,20 @@ def test_a_custom_type_is_printed_by_its_definition():
     page = _table(models, "widgets")
     assert [(c.name, c.priority) for c in page.columns][-2:] == [("Renewed", 0), ("Paused", 1)]
     assert json.loads(page.rows[0].object) == ["a", "False", 3, "24h", None]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"), [("2025-12-31T00:00:00Z", "24h"), ("", "<unknown>"), ("soon", "<invalid>")]
+)
+def test_a_custom_date_that_is_none_is_told_apart_from_one_that_is_absent(written: str, shown: str):
+    column = {"name": "Due", "type": "date", "jsonPath": ".spec.due"}
+    versions = [{"name": "v1", "additionalPrinterColumns": [column]}]
+    definition = _object("widgets.example.com", metadata={"namespace": ""}, spec={"versions": versions})
+    models = ReadModel()
+    model = models.open("east")
+    model.upsert(_type(DEFINITIONS), definition)
+    model.upsert(_type("widgets.example.com"), _object(spec={"due": written}))
+    assert json.loads(_table(models, "widgets").rows[0].object) == ["a", shown]
 
 
 def test_several_types_show_what_all_of_them_have():

@@ -20,9 +20,6 @@ pytestmark = pytest.mark.lab
 
 NAMESPACE = "read-model-tables"
 UNPRINTED = {
-    "flowschemas.flowcontrol.apiserver.k8s.io",
-    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
-    "validatingadmissionpolicies.admissionregistration.k8s.io",
     "validatingadmissionpolicybindings.admissionregistration.k8s.io",
     "leasecandidates.coordination.k8s.io",
     "resourceclaims.resource.k8s.io",

@@ -82,6 +82,11 @@ def test_a_misspelt_type_is_answered_with_what_was_probably_meant():
     assert refused.value.remedy == "Did you mean deployments.apps?"
 
 
+def test_a_type_that_is_observed_under_another_group_is_found_by_either_name():
+    events = {"events": SERVED["events"]}
+    assert resolve(["events.events.k8s.io"], [events]) == {"events"}
+
+
 def test_a_type_that_only_one_cluster_serves_is_found():
     assert resolve(["deploy", "po"], [{"pods": PODS}, SERVED]) == {"deployments.apps", "pods"}
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kubelore.cli.completing import complete_namespaces, complete_words
 from kubelore.cli.connection import Api, connect
 from kubelore.cli.listing import ask
 from kubelore.cli.output import print_document, print_table, warn
@@ -54,9 +55,21 @@ ChangeLog = Annotated[str, typer.Option("--change-log", help="What changed, for 
 Diff = Annotated[bool, typer.Option("--diff", help="Show each place that changes.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin nothing more once one has failed.")]
 Output = Annotated[Shown, typer.Option("--output", "-o", help="text, json, yaml or name.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The namespace.")]
+Namespace = Annotated[
+    str,
+    typer.Option("--namespace", "-n", help="The namespace.", autocompletion=complete_namespaces),
+]
 Words = Annotated[
-    list[str], typer.Argument(metavar="TYPE NAME ... | TYPE/NAME ... | ID ...", help="As kubectl, or ids.")
+    list[str],
+    typer.Argument(
+        metavar="TYPE NAME ... | TYPE/NAME ... | ID ...",
+        help="As kubectl, or ids.",
+        autocompletion=complete_words,
+    ),
+]
+Pairs = Annotated[
+    list[str],
+    typer.Argument(metavar="TYPE NAME ... KEY=VALUE ... KEY- ...", autocompletion=complete_words),
 ]
 
 
@@ -193,7 +206,7 @@ def restart(
 
 def label(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="TYPE NAME ... KEY=VALUE ... KEY- ...")],
+    words: Pairs,
     cluster: Cluster = None,
     namespace: Namespace = "",
     selector: Selector = "",
@@ -210,7 +223,7 @@ def label(
 
 def annotate(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="TYPE NAME ... KEY=VALUE ... KEY- ...")],
+    words: Pairs,
     cluster: Cluster = None,
     namespace: Namespace = "",
     selector: Selector = "",

@@ -50,8 +50,9 @@ def compare(
     """Compare objects of the same names between clusters.
 
     What servers and controllers write by themselves does not count. Ends with 0
-    when all are the same, 1 when any differs or is missing, and 3 when that
-    cannot be told of some; with --only, what it leaves out does not count.
+    when all are the same, 1 when any differs or is missing, or what is named is
+    nowhere, and 3 when that cannot be told of some; with --only, what it leaves
+    out does not count.
     """
     types, name = _target(words)
     query = {
@@ -72,12 +73,14 @@ def compare(
     else:
         chosen = [state["name"] for state in states]
         several = len({item["type"] for item in items}) > 1
-        print_table(_header(chosen, several), [_row(item, chosen, several) for item in items])
+        if items:
+            print_table(_header(chosen, several), [_row(item, chosen, several) for item in items])
         if output == Format.WIDE or name:
             _print_changes(items)
     warn_of_states(states)
     _tell(summary, items)
-    raise typer.Exit(_exit_code({only.value: len(items)} if only else summary))
+    nowhere = bool(name) and not sum(summary.values())
+    raise typer.Exit(1 if nowhere else _exit_code({only.value: len(items)} if only else summary))
 
 
 def _exit_code(found: dict[str, int]) -> int:

@@ -26,6 +26,12 @@ from kubelore.cli.targets import parse_targets
 from kubelore.cli.templates import CustomColumns, Template
 
 _VIEWS = {Format.TABLE: "table", Format.WIDE: "table", Format.NAME: "metadata"}
+_SORT_PATHS = {
+    "metadata.name": "name",
+    "metadata.namespace": "namespace",
+    "metadata.creationTimestamp": "created",
+    "status.phase": "phase",
+}
 _JSONPATH, _COLUMNS = "jsonpath=", "custom-columns="
 
 
@@ -105,7 +111,7 @@ def get(
         "namespace": namespaces(namespace, all_namespaces),
         "labels": selector,
         "fields": field_selector,
-        "sort": sort_by or "cluster",
+        "sort": _sort(sort_by),
         "stale": "exclude" if fresh else "include",
         "view": _VIEWS.get(wanted.format, "object"),
         "search": search,
@@ -122,6 +128,11 @@ def get(
         if watching:
             follow_up(api, targets, query, answers, wanted.format, table.row)
     raise typer.Exit(code)
+
+
+def _sort(wanted: str) -> str:
+    """The column to sort by; kubectl's paths of what can be sorted by are known, too."""
+    return _SORT_PATHS.get(wanted.strip("{}").lstrip("."), wanted or "cluster")
 
 
 def _print(answers: list[Answer], wanted: _Wanted, table: _Table, managed_fields: bool, single: bool) -> None:
@@ -179,6 +190,13 @@ def _document(items: list[dict[str, Any]], managed_fields: bool, single: bool) -
     return {"apiVersion": "v1", "items": [item["object"] for item in items], "kind": "List"}
 
 
+def _text(cell: Any) -> str:
+    """A cell as kubectl prints it: nothing where there is nothing."""
+    if cell is None:
+        return ""
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
 @dataclass(frozen=True)
 class _Table:
     """How tables look: all columns or the usual ones, with namespaces, with headers."""
@@ -212,7 +230,7 @@ class _Table:
     @staticmethod
     def _cells(item: dict[str, Any], shown: list[int], namespaced: bool, with_type: bool) -> list[str]:
         _, kind, namespace, _ = item["id"].split(":", 3)
-        cells = ["<none>" if item["object"][i] is None else str(item["object"][i]) for i in shown]
+        cells = [_text(item["object"][i]) for i in shown]
         if with_type:
             cells[0] = f"{kind}/{cells[0]}"
         return [item["cluster"], *([namespace] if namespaced else []), *cells]

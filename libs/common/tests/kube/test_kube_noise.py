@@ -74,6 +74,15 @@ def test_a_volume_that_the_server_mounts_into_pods_does_not_count() -> None:
     ] == ["data"]
 
 
+def test_the_uid_that_a_controller_writes_into_the_labels_of_a_job_does_not_count() -> None:
+    def job(uid: str) -> bytes:
+        labels = {"controller-uid": uid, "batch.kubernetes.io/controller-uid": uid, "app": "report"}
+        return json.dumps({"metadata": {"name": "j", "labels": labels}}).encode()
+
+    assert same("jobs.batch", job("1"), job("2"))
+    assert meant("jobs.batch", job("1"))["metadata"]["labels"] == {"app": "report"}
+
+
 def test_the_authority_in_every_namespace_does_not_count_but_other_maps_do() -> None:
     def config(name: str, value: str) -> bytes:
         return json.dumps({"metadata": {"name": name}, "data": {"ca.crt": value}}).encode()

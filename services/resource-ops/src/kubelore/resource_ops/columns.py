@@ -18,7 +18,7 @@ from kubelore.common.contracts.resources import Column
 from kubelore.common.durations import human_duration
 from kubelore.common.jsonpath import JsonPath
 from kubelore.resource_ops.printers import PRINTERS, Printer
-from kubelore.resource_ops.printers.formats import Cells, Object, age, columns, name_of, since
+from kubelore.resource_ops.printers.formats import Cells, Object, age, columns, name_of, seconds_of, since
 from kubelore.resource_ops.read_model import ClusterModel
 from kubelore.resource_ops.rows import Row
 
@@ -145,7 +145,7 @@ def _cell(kind: str, value: Any, now: float) -> Any:
         case ("number", int() | float()) if not isinstance(value, bool):
             return float(value)
         case ("date", str()):
-            return since(value, now)
+            return since(value, now) if not value or seconds_of(value) is not None else "<invalid>"
         case ("string", str()):
             return value
         case ("string", bool()):

@@ -122,7 +122,7 @@ def with_owners(error: KubeloreError, live: Object | None) -> KubeloreError:
     extra = {key: value for key, value in error.extra.items() if key != "causes"}
     return Conflict(
         f"others own what this would change: {owners}",
-        remedy="Leave these fields out of the manifest, or take them over with force.",
+        remedy="Leave these fields out of the manifest, or take them over with force (`kubelore apply --force-conflicts`).",
         **(extra | {"conflicts": conflicts}),
     )
 

@@ -254,7 +254,8 @@ def _label(write: Label, live: Object) -> Sending:
         ]
         if taken:
             raise Conflict(
-                f"other values are there already: {', '.join(taken)}", remedy="Allow to overwrite them."
+                f"other values are there already: {', '.join(taken)}",
+                remedy="Allow to overwrite them (--overwrite).",
             )
     return Sending(
         _encoded({"metadata": {what: pairs for what, pairs in wanted.items() if pairs}}, write), MERGE_PATCH

@@ -95,6 +95,9 @@ _BY_CODE: dict[int, type[KubeloreError]] = {
     504: DeadlineExceeded,
 }
 
+_UNTYPED = "failed to create typed patch object"
+_NO_STRATEGIC = "send a merge or json patch: custom resources take no strategic one"
+
 _REMEDIES: dict[type[KubeloreError], str] = {
     Unauthenticated: "renew the credentials: the API server does not accept them (any more)",
     Forbidden: "bind a role that allows it to the user of this kubeconfig",
@@ -102,7 +105,7 @@ _REMEDIES: dict[type[KubeloreError], str] = {
     AlreadyExists: "choose another name, or change the object that exists",
     Conflict: "read the object again and repeat the change on what it is now",
     Gone: "list again and continue from the new resourceVersion",
-    Invalid: "correct the fields named in the causes",
+    Invalid: "correct what is named there",
     TooManyRequests: "wait and try again; the cluster limits how much it answers at once",
     Unavailable: "try again; the API server or something behind it is not ready",
     DeadlineExceeded: "try again with less at once; the API server took too long",
@@ -144,6 +147,9 @@ def error_from_status(status: Status, *, code: int = 0, retry_after: str | None 
         kind = Gone
     elif status.reason == "ServerTimeout":
         kind = Unavailable
+    elif _UNTYPED in status.message:
+        # Server-side apply answers 500 to a manifest that its schema does not allow.
+        kind = Invalid
     details = status.details or StatusDetails()
     extra: dict[str, Any] = {"kubernetes_reason": status.reason, "kubernetes_code": number}
     if details.causes:
@@ -152,7 +158,8 @@ def error_from_status(status: Status, *, code: int = 0, retry_after: str | None 
     if seconds:
         extra["retry_after_s"] = seconds
     message = status.message[:MAX_MESSAGE] or f"the API server answered {number} {status.reason}".rstrip()
-    return kind(message, remedy=_REMEDIES.get(kind), **extra)
+    remedy = _NO_STRATEGIC if number == 415 else _REMEDIES.get(kind)
+    return kind(message, remedy=remedy, **extra)
 
 
 def _seconds(header: str | None) -> int:

@@ -91,6 +91,8 @@ RULES: tuple[Rule, ...] = (
     Rule("pods", "spec.volumes[name=kube-api-access-*]"),
     Rule("pods", "spec.containers[*].volumeMounts[name=kube-api-access-*]"),
     Rule("pods", "spec.initContainers[*].volumeMounts[name=kube-api-access-*]"),
+    Rule("jobs.batch", "metadata.labels['batch.kubernetes.io/controller-uid']"),
+    Rule("jobs.batch", "metadata.labels['controller-uid']"),
     Rule("jobs.batch", "spec.selector.matchLabels['batch.kubernetes.io/controller-uid']"),
     Rule("jobs.batch", "spec.selector.matchLabels['controller-uid']"),
     Rule("jobs.batch", "spec.template.metadata.labels['batch.kubernetes.io/controller-uid']"),

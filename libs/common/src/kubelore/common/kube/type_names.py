@@ -15,6 +15,8 @@ from difflib import get_close_matches
 from kubelore.common.errors import BadRequest
 from kubelore.common.kube.resource_type import ResourceType
 
+_OBSERVED_AS = {"events.events.k8s.io": "events"}
+"""A type's second group, under which it is not observed again (it has the storage of the first)."""
 _BUILT_IN = ("apps", "batch", "autoscaling", "policy", "extensions")
 
 
@@ -30,6 +32,8 @@ def resolve(written: Iterable[str], served: Iterable[Mapping[str, ResourceType]]
     for text in (part.strip() for some in written for part in some.split(",")):
         if not text:
             continue
+        if not any(text in types for types in clusters):
+            text = _OBSERVED_AS.get(text, text)
         # The canonical name first: looking it up costs nothing, understanding another form walks every type.
         meant = {
             name
@@ -91,7 +95,11 @@ def _unknown(text: str, clusters: Iterable[Mapping[str, ResourceType]]) -> BadRe
                 words.setdefault(word, found.name)
     close = get_close_matches(text.lower(), words, n=3, cutoff=0.6)
     meant = list(dict.fromkeys(words[word] for word in close))
-    remedy = f"Did you mean {' or '.join(meant)}?" if meant else "List the types that the clusters serve."
+    remedy = (
+        f"Did you mean {' or '.join(meant)}?"
+        if meant
+        else "`kubelore api-resources` lists the types that the clusters serve."
+    )
     shown = text[:253]
     return BadRequest(
         f'the server doesn\'t have a resource type "{shown}"', remedy=remedy, unknown_type=shown

@@ -140,6 +140,36 @@ def _runtime_class(of: Object, now: float) -> Cells:
     return [name_of(of), of.get("handler", ""), age(of, now)]
 
 
+def _flow_schema(of: Object, now: float) -> Cells:
+    spec = part(of, "spec")
+    conditions = items(part(of, "status"), "conditions")
+    dangling = [one.get("status", "?") for one in conditions if one.get("type") == "Dangling"]
+    return [
+        name_of(of),
+        part(spec, "priorityLevelConfiguration").get("name", ""),
+        spec.get("matchingPrecedence", 0),
+        or_none(part(spec, "distinguisherMethod").get("type")),
+        age(of, now),
+        dangling[-1] if dangling else "?",
+    ]
+
+
+def _priority_level(of: Object, now: float) -> Cells:
+    spec = part(of, "spec")
+    limited = part(spec, "limited")
+    queuing = part(limited, "limitResponse", "queuing")
+    shown = (queuing.get(key, "<none>") for key in ("queues", "handSize", "queueLengthLimit"))
+    shares = limited.get("nominalConcurrencyShares", "<none>")
+    return [name_of(of), spec.get("type", ""), shares, *shown, age(of, now)]
+
+
+def _admission_policy(of: Object, now: float) -> Cells:
+    spec = part(of, "spec")
+    kind = spec.get("paramKind")
+    shown = f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}" if kind else "<unset>"
+    return [name_of(of), len(items(spec, "validations")), shown, age(of, now)]
+
+
 def _webhooks(of: Object, now: float) -> Cells:
     return [name_of(of), len(items(of, "webhooks")), age(of, now)]
 
@@ -212,6 +242,7 @@ CLUSTER: dict[str, Printer] = {
     "horizontalpodautoscalers.autoscaling": Printer(
         columns("Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age"), autoscaler_cells
     ),
+    "limitranges": Printer(_CREATED, _created),
     "csistoragecapacities.storage.k8s.io": Printer(_CREATED, _created),
     "roles.rbac.authorization.k8s.io": Printer(_CREATED, _created),
     "clusterroles.rbac.authorization.k8s.io": Printer(_CREATED, _created),
@@ -227,6 +258,17 @@ CLUSTER: dict[str, Printer] = {
     ),
     "validatingwebhookconfigurations.admissionregistration.k8s.io": Printer(
         columns("Name", "Webhooks:integer", "Age"), _webhooks
+    ),
+    "validatingadmissionpolicies.admissionregistration.k8s.io": Printer(
+        columns("Name", "Validations:integer", "ParamKind", "Age"), _admission_policy
+    ),
+    "flowschemas.flowcontrol.apiserver.k8s.io": Printer(
+        columns("Name", "PriorityLevel", "MatchingPrecedence", "DistinguisherMethod", "Age", "MissingPL"),
+        _flow_schema,
+    ),
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": Printer(
+        columns("Name", "Type", "NominalConcurrencyShares", "Queues", "HandSize", "QueueLengthLimit", "Age"),
+        _priority_level,
     ),
     "certificatesigningrequests.certificates.k8s.io": Printer(
         columns("Name", "Age", "SignerName", "Requestor", "RequestedDuration", "Condition"), _signing_request
