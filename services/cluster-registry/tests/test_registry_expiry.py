@@ -88,6 +88,15 @@ async def test_new_credentials_are_told_of_anew(registry_house, registry, clock,
     assert await registry_house.expiry.tell_due() == 1
 
 
+async def test_other_namespaces_for_the_same_credentials_tell_nothing_again(
+    registry_house, registry, clock
+) -> None:
+    await expiring(registry_house, registry, "prod", clock.now + 5 * DAY)
+    assert await registry_house.expiry.tell_due() == 1
+    await registry.update("prod", namespaces=["shop"])
+    assert await registry_house.expiry.tell_due() == 0
+
+
 async def test_a_token_that_renews_itself_is_told_of_only_when_that_fails(
     registry_house, registry, clock
 ) -> None:

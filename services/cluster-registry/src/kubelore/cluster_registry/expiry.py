@@ -1,9 +1,9 @@
 """Tells that credentials are about to expire, in time for somebody to renew them.
 
-Once per cluster, credentials (generation) and threshold: 30, 7 and 1 days before
-the end, and at the end. What was told is kept, so that neither a restart nor
-another replica tells it again; dying between telling and keeping repeats one
-under the same id.
+Once per cluster, credentials (by their end: a generation rises with namespaces
+too) and threshold: 30, 7 and 1 days before the end, and at the end. What was
+told is kept, so that neither a restart nor another replica tells it again; dying
+between telling and keeping repeats one under the same id.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _alert(cluster: ClusterConnection, lasting: Lifetime, now: float) -> CloudEv
         return None
     data = _data(cluster, lasting.what, lasting.expires_at, threshold, now)
     return CloudEvent(
-        id=f"{cluster.id}:{cluster.generation}:{lasting.what}:{threshold}",
+        id=f"{cluster.id}:{cluster.created_at}:{lasting.what}:{lasting.expires_at:.0f}:{threshold}",
         source=source_of(SERVICE),
         type=CREDENTIALS_EXPIRE,
         subject=cluster.id,
