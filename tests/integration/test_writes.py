@@ -252,3 +252,12 @@ def test_the_command_line_applies_labels_scales_patches_and_deletes_with_exit_co
         f"west:deployments.apps:{NAMESPACE}:typed",
     ]
     assert fleet.cli("delete", "cm", "typed", *where).returncode == 1
+    east = ("-n", NAMESPACE, "-c", "east")
+    named = fleet.cli("delete", "-f", str(tmp_path), *east, "-o", "name")
+    assert sorted(named.stdout.split()) == [
+        f"east:configmaps:{NAMESPACE}:typed",
+        f"east:deployments.apps:{NAMESPACE}:typed",
+    ]
+    again = fleet.cli("delete", "-f", str(tmp_path / "a.yaml"), *east)
+    assert (again.returncode, "there is no" in again.stderr) == (1, True)
+    assert fleet.cli("delete", *east).returncode == 2

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ import typer
 from kubelore.cli.completing import complete_namespaces, complete_words
 from kubelore.cli.connection import Api, connect
 from kubelore.cli.listing import ask
+from kubelore.cli.manifest_files import Recursive, ids_of, manifest_texts
 from kubelore.cli.output import print_document, print_table, warn
 from kubelore.cli.selection import AllNamespaces, Cluster, Selector, namespaces
 from kubelore.cli.targets import parse_targets
@@ -27,7 +27,6 @@ BATCH = "/api/k8s/unified/batch"
 BATCH_S = 150.0
 MAX_OPERATIONS = 100
 MAX_BYTES = 4 * 1024 * 1024
-_SUFFIXES = (".yaml", ".yml", ".json")
 _DONE = {"created": "created", "changed": "changed", "unchanged": "unchanged", "deleted": "deleted"}
 
 
@@ -59,14 +58,13 @@ Namespace = Annotated[
     str,
     typer.Option("--namespace", "-n", help="The namespace.", autocompletion=complete_namespaces),
 ]
-Words = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="TYPE NAME ... | TYPE/NAME ... | ID ...",
-        help="As kubectl, or ids.",
-        autocompletion=complete_words,
-    ),
-]
+_WORDS: Any = typer.Argument(
+    metavar="TYPE NAME ... | TYPE/NAME ... | ID ...",
+    help="As kubectl, or ids.",
+    autocompletion=complete_words,
+)
+Words = Annotated[list[str], _WORDS]
+NoWords = Annotated[list[str] | None, _WORDS]
 Pairs = Annotated[
     list[str],
     typer.Argument(metavar="TYPE NAME ... KEY=VALUE ... KEY- ...", autocompletion=complete_words),
@@ -104,9 +102,7 @@ def apply(
     filename: Annotated[
         list[str], typer.Option("--filename", "-f", help="A file, a directory, or - for stdin; repeat it.")
     ],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-R", help="Into directories below, too.")
-    ] = False,
+    recursive: Recursive = False,
     cluster: Cluster = None,
     namespace: Namespace = "default",
     force_conflicts: Annotated[
@@ -121,7 +117,7 @@ def apply(
     output: Output = Shown.TEXT,
 ) -> None:
     """Apply manifests to clusters (server-side, as field manager `kubelore`)."""
-    texts = list(_manifests(filename, recursive))
+    texts = list(manifest_texts(filename, recursive))
     with connect(context) as api:
         clusters = _chosen(api, cluster)
         operations: list[dict[str, Any]] = [
@@ -140,7 +136,12 @@ def apply(
 
 def delete(
     context: typer.Context,
-    words: Words,
+    words: NoWords = None,
+    filename: Annotated[
+        list[str] | None,
+        typer.Option("--filename", "-f", help="What a file, directory or - for stdin names; repeat it."),
+    ] = None,
+    recursive: Recursive = False,
     cluster: Cluster = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
@@ -153,18 +154,27 @@ def delete(
     reason: Reason = "",
     output: Output = Shown.TEXT,
 ) -> None:
-    """Delete objects by type and name, by label, or by id."""
-    more: dict[str, Any] = {}
-    if cascade:
-        if cascade not in ("background", "foreground", "orphan"):
-            raise typer.BadParameter("--cascade is background, foreground or orphan")
-        more["propagation"] = cascade.capitalize()
-    if grace_period >= 0:
-        more["grace_period_s"] = grace_period
+    """Delete objects by type and name, by label, by id, or those that manifests name."""
+    if bool(words) == bool(filename):
+        raise typer.BadParameter("say which objects: by words, or by -f FILE")
+    deletion = _deletion(cascade, grace_period)
     wish = Wish(dry_run, yes, reason, False, stop_on_error, output)
     with connect(context) as api:
-        found = _meant(api, words, cluster, namespaces(namespace, all_namespaces), selector)
-        _each(api, found, {"action": "delete", **more}, wish)
+        if filename:
+            texts = manifest_texts(filename, recursive)
+            found = ids_of(api, texts, _chosen(api, cluster), namespace or "default")
+        else:
+            found = _meant(api, words or [], cluster, namespaces(namespace, all_namespaces), selector)
+        _each(api, found, deletion, wish)
+
+
+def _deletion(cascade: str, grace_period: int) -> dict[str, Any]:
+    """The operation without its id. Raises BadParameter."""
+    if cascade not in ("", "background", "foreground", "orphan"):
+        raise typer.BadParameter("--cascade is background, foreground or orphan")
+    propagation = {"propagation": cascade.capitalize()} if cascade else {}
+    grace = {"grace_period_s": grace_period} if grace_period >= 0 else {}
+    return {"action": "delete", **propagation, **grace}
 
 
 def scale(
@@ -300,24 +310,6 @@ def split_pairs(words: Sequence[str]) -> tuple[list[str], dict[str, str | None]]
     if not names:
         raise typer.BadParameter("say which objects: TYPE NAME, TYPE/NAME, or ids")
     return names, pairs
-
-
-def _manifests(filenames: Sequence[str], recursive: bool) -> Iterator[str]:
-    """The texts of files, in kubectl's order: as named, and of a directory by name. Raises BadParameter."""
-    for filename in filenames:
-        if filename == "-":
-            yield sys.stdin.read()
-            continue
-        path = Path(filename)
-        files = sorted(path.glob("**/*" if recursive else "*")) if path.is_dir() else [path]
-        wanted = [one for one in files if one == path or (one.is_file() and one.suffix in _SUFFIXES)]
-        if not wanted:
-            raise typer.BadParameter(f"there is no {', '.join(_SUFFIXES)} in {filename}")
-        for one in wanted:
-            try:
-                yield one.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise typer.BadParameter(f"{one} cannot be read: {error}") from error
 
 
 def _chosen(api: Api, cluster: list[str] | None) -> list[str]:
