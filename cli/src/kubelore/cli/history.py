@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from kubelore.cli.connection import Api, connect
-from kubelore.cli.output import print_document, print_table, warn
+from kubelore.cli.output import print_coloured, print_document, print_table, warn
 from kubelore.cli.selection import Format, Namespace, Output
 
 Object = Annotated[
@@ -206,10 +204,9 @@ def one_cluster(api: Api, cluster: str) -> str:
 
 
 def print_diff(text: str) -> None:
-    """A unified diff, in colours on a terminal (unless NO_COLOR says otherwise)."""
-    colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """A unified diff, in colours on a terminal."""
     for line in text.splitlines():
-        typer.secho(_clean(line), fg=_COLORS.get(line[:1]) if colored else None)
+        print_coloured(_clean(line), _COLORS.get(line[:1]))
 
 
 def _author(item: dict[str, Any]) -> str:

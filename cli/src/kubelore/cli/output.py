@@ -46,9 +46,17 @@ def note(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """One line to stderr, yellow on a terminal (unless NO_COLOR says otherwise, https://no-color.org)."""
-    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    typer.secho(_printable(message), err=True, fg="yellow" if coloured else None)
+    """One line to stderr, yellow on a terminal."""
+    print_coloured(_printable(message), "yellow", err=True)
+
+
+def print_coloured(text: str, colour: str | None, *, err: bool = False) -> None:
+    """Text in a colour on a terminal (unless NO_COLOR says otherwise, https://no-color.org), else as it is."""
+    stream = sys.stderr if err else sys.stdout
+    if colour and stream.isatty() and not os.environ.get("NO_COLOR"):
+        typer.secho(text, err=err, fg=colour)
+    else:
+        typer.echo(text, err=err)
 
 
 def _printable(text: str) -> str:
