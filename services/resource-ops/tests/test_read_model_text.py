@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelore.resource_ops.annotations import DISTINCT_BEFORE_OWN, UNSEARCHED, AnnotationKinds
-from kubelore.resource_ops.text_index import DENSE, MAX_WAITING, SEGMENT_LINES, Lines, Postings
+from kubelore.resource_ops.text_index import DENSE, MAX_NEEDLES, MAX_WAITING, SEGMENT_LINES, Lines, Postings
 
 texts = st.text(alphabet="abé-=", max_size=6)
 
@@ -21,8 +21,8 @@ def test_lines_that_contain_the_needle_are_found(writes, needle):
         lines.set(number, line)
         plain[number] = line
         if turn % 3 == 0:
-            assert lines.search(needle) == sorted(n for n, text in plain.items() if needle in text)
-    assert lines.search(needle) == sorted(n for n, text in plain.items() if needle in text)
+            assert set(lines.search(needle)) == {n for n, text in plain.items() if needle in text}
+    assert set(lines.search(needle)) == {n for n, text in plain.items() if needle in text}
     assert all(lines.get(number) == line for number, line in plain.items())
 
 
@@ -31,8 +31,19 @@ def test_more_lines_than_may_wait_and_more_hits_than_are_jumped_to_are_all_found
     count = SEGMENT_LINES + MAX_WAITING + DENSE
     for number in range(count):
         lines.set(number, f"web-{number}" if number % 2 else "db")
-    assert lines.search("web-") == list(range(1, count, 2))
-    assert lines.search(f"web-{count - 1 | 1}") in ([count - 1], [])
+    assert list(lines.search("web-")) == list(range(1, count, 2))
+    assert list(lines.search(f"web-{count - 1 | 1}")) in ([count - 1], [])
+
+
+def test_a_needle_among_more_than_are_remembered_is_found_as_the_lines_are_now():
+    lines = Lines()
+    needles = [f"pod-{number}" for number in range(10, 10 + 2 * MAX_NEEDLES)]
+    for number, needle in enumerate(needles):
+        lines.set(number, needle)
+    assert [list(lines.search(needle)) for needle in needles] == [[at] for at in range(len(needles))]
+    lines.set(0, needles[-1])
+    assert list(lines.search(needles[-1])) == [0, len(needles) - 1]
+    assert list(lines.search(needles[0])) == []
 
 
 @given(

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelore.common.kube import decode_meta
+from kubelore.common.kube.facts import read
 from kubelore.resource_ops.records import Manifest
 from kubelore.resource_ops.replay import Before, Replay
 
@@ -19,7 +19,7 @@ steps = st.lists(
 def manifest(name: str, rv: int, tier: str) -> Manifest:
     metadata = {"name": name, "uid": name, "resourceVersion": str(rv), "labels": {"tier": tier}}
     raw = json.dumps({"metadata": metadata}).encode()
-    return Manifest(raw, decode_meta(raw))
+    return Manifest(raw, read("pods", raw))
 
 
 @given(steps, st.integers(min_value=1, max_value=4))

@@ -218,10 +218,9 @@ class Index:
     def search(self, text: str) -> BitMap:
         """Rows whose name, labels, annotations or images contain the text, whatever its case."""
         needle = text.lower().replace("\n", " ")
-        found = BitMap(self.lines.search(needle))
-        found |= self.labels.search(needle)
-        found |= self.words.search(needle)
-        return found
+        return BitMap.union(
+            self.lines.search(needle), self.labels.search(needle), self.words.search(needle)
+        )
 
 
 def _scope(row: Row) -> str:

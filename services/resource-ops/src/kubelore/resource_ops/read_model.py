@@ -159,16 +159,22 @@ class ClusterModel:
         return table
 
     def upsert(
-        self, resource_type: ResourceType, raw: bytes, hashes: dict[str, bytes] | None = None
+        self,
+        resource_type: ResourceType,
+        raw: bytes,
+        hashes: dict[str, bytes] | None = None,
+        facts: Facts | None = None,
     ) -> Upserted:
         """Take in an object as a watch delivered it; with a Secret the `hashes` of its values.
+
+        `facts` are those of `raw` where they have been read already.
 
         An arrival that is older than what is held is ignored, and so is one
         that the last complete list no longer held. Raises Invalid for bytes
         that are no object.
         """
         table = self._table(resource_type)
-        facts = read(table.type, raw)
+        facts = facts or read(table.type, raw)
         done = self._put(table, facts, raw, floor=table.floor(facts.meta.namespace))
         _keep(table, facts, done, hashes)
         return done
@@ -343,9 +349,11 @@ class Listing:
         self._regressed = regressed
         self._unseen = BitMap(row.number for row in table.within(namespace))
 
-    def add(self, raw: bytes, hashes: dict[str, bytes] | None = None) -> Upserted:
-        """Take in one item, with a Secret the hashes of its values; raises Invalid for bytes that are no object."""
-        facts = read(self._table.type, raw)
+    def add(
+        self, raw: bytes, hashes: dict[str, bytes] | None = None, facts: Facts | None = None
+    ) -> Upserted:
+        """Take in one item as `upsert` does; raises Invalid for bytes that are no object."""
+        facts = facts or read(self._table.type, raw)
         done = self._model._put(self._table, facts, raw, force=self._regressed)  # pyright: ignore[reportPrivateUsage]
         _keep(self._table, facts, done, hashes)
         row = self._table.get(facts.meta.namespace, facts.meta.name)

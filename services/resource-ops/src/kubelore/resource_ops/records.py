@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+import msgspec
 import zstandard
 
 from kubelore.common.contracts.changes import Change, Gap, Kind, Synced, Was
 from kubelore.common.contracts.identity import ResourceId
 from kubelore.common.crypto import Keyring, Recipient
-from kubelore.common.kube import ObjectMeta, ResourceType, decode_meta
+from kubelore.common.kube import ResourceType
+from kubelore.common.kube.facts import Facts, Metadata, read
 from kubelore.common.kube.secrets import strip_secret
 from kubelore.common.store import blob_key
 
@@ -21,14 +22,21 @@ INLINE_LIMIT = 512 * 1024
 """Compressed bytes above which an object travels as a sealed blob (the change contract)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """One object as it may be kept and published; `hmacs` and `sealed` belong to Secrets only."""
+class Manifest(msgspec.Struct, frozen=True, gc=False):
+    """One object as it may be kept and published; `hmacs` and `sealed` belong to Secrets only.
+
+    `facts` is what was decoded of `raw`, once for everybody.
+    """
 
     raw: bytes
-    meta: ObjectMeta
+    facts: Facts
     hmacs: dict[str, bytes] | None = None
     sealed: bytes = b""
+
+    @property
+    def meta(self) -> Metadata:
+        """The parts of its metadata that are indexed."""
+        return self.facts.meta
 
 
 class RecordMaker:
@@ -54,12 +62,15 @@ class RecordMaker:
         self._compressor = zstandard.ZstdCompressor(level=LEVEL)
 
     def admit(self, resource_type: ResourceType, raw: bytes) -> Manifest:
-        """Decode the metadata, and strip a Secret before anything else sees it."""
-        meta = decode_meta(raw)
+        """Strip a Secret before anything else sees it, and decode what is indexed.
+
+        Raises Invalid, and UpstreamError for a Secret, when the bytes are no object.
+        """
         if resource_type.name != "secrets":
-            return Manifest(raw, meta)
+            return Manifest(raw, read(resource_type.name, raw))
         stripped = strip_secret(raw, cluster=self.cluster, hmac=self._keyring.hmac, seal=self._versions.seal)
-        return Manifest(stripped.object, meta, stripped.hmacs, stripped.sealed)
+        facts = read(resource_type.name, stripped.object)
+        return Manifest(stripped.object, facts, stripped.hmacs, stripped.sealed)
 
     async def change(
         self,

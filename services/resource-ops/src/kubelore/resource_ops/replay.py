@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from kubelore.common.contracts.changes import Was
-from kubelore.common.kube import facts
+from kubelore.common.kube.facts import Facts, field_paths
 from kubelore.resource_ops.records import Manifest
 from kubelore.resource_ops.rows import older, version
 
@@ -44,7 +44,7 @@ class Replay:
             return None
         meta = manifest.meta
         passed = self._last.get(meta.uid)
-        looks = _looks(type_name, manifest.raw)
+        looks = _looks(type_name, manifest.facts)
         if not older(version(meta.resource_version), self._until):
             self._last = None
         elif passed is not None or len(self._last) < self._max:
@@ -55,7 +55,6 @@ class Replay:
         return Before(passed.rv, passed.looks if passed.looks != looks else None)
 
 
-def _looks(type_name: str, raw: bytes) -> Was:
-    found = facts.read(type_name, raw)
-    fields = dict(zip(facts.field_paths(type_name), found.fields, strict=False))
-    return Was(dict(found.meta.labels or {}), fields)
+def _looks(type_name: str, facts: Facts) -> Was:
+    fields = dict(zip(field_paths(type_name), facts.fields, strict=False))
+    return Was(dict(facts.meta.labels or {}), fields)

@@ -3,13 +3,15 @@
 Lines lie joined in segments, since one `str.find` over a long string is a
 hundred times faster than a loop over short ones. A changed line waits beside
 its segment and is joined when somebody searches, so that a stream of updates
-costs nothing but the updates.
+costs nothing but the updates. What was found of the last few needles is kept,
+and kept up to date line by line: who turns pages asks again and again.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import OrderedDict
 from itertools import accumulate
 
 from pyroaring import BitMap
@@ -19,6 +21,8 @@ MAX_WAITING = 256
 """Changed lines of one segment that may wait; more are joined at once, which bounds the memory they take."""
 DENSE = 192
 """Hits in one segment from which testing each line is quicker than jumping from hit to hit."""
+MAX_NEEDLES = 8
+"""Needles whose lines are remembered; each changed line is tested for all of them."""
 
 
 class _Segment:
@@ -52,14 +56,15 @@ class _Segment:
 
     def search(self, needle: str) -> list[int]:
         self.settle()
+        text, starts = self.text, self.starts
         found: list[int] = []
-        position = self.text.find(needle)
+        position = text.find(needle)
         while position >= 0:
-            place = bisect_right(self.starts, position) - 1
-            found.append(place)
+            place = bisect_right(starts, position)
+            found.append(place - 1)
             if len(found) > DENSE:
-                return [place for place, line in enumerate(self.text.split("\n")) if needle in line]
-            position = self.text.find(needle, self.starts[place + 1])
+                return [place for place, line in enumerate(text.split("\n")) if needle in line]
+            position = text.find(needle, starts[place])
         return found
 
 
@@ -68,6 +73,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._segments: list[_Segment] = []
+        self._found: OrderedDict[str, BitMap] = OrderedDict()
 
     def set(self, number: int, line: str) -> None:
         """Put a line in place; it must be lower-case and hold no newline."""
@@ -75,19 +81,29 @@ class Lines:
         while segment >= len(self._segments):
             self._segments.append(_Segment())
         self._segments[segment].set(place, line)
+        for needle, found in self._found.items():
+            (found.add if needle in line else found.discard)(number)
 
     def get(self, number: int) -> str:
         """The line at a number, empty when there is none."""
         segment, place = divmod(number, SEGMENT_LINES)
         return self._segments[segment].get(place) if segment < len(self._segments) else ""
 
-    def search(self, needle: str) -> list[int]:
-        """The numbers of the lines that contain the needle (lower-case, not empty), ascending."""
-        return [
-            base * SEGMENT_LINES + place
-            for base, segment in enumerate(self._segments)
-            for place in segment.search(needle)
-        ]
+    def search(self, needle: str) -> BitMap:
+        """The numbers of the lines that contain the needle (lower-case, not empty); not to be changed by the caller."""
+        found = self._found.get(needle)
+        if found is None:
+            found = self._found[needle] = BitMap(
+                [
+                    base * SEGMENT_LINES + place
+                    for base, segment in enumerate(self._segments)
+                    for place in segment.search(needle)
+                ]
+            )
+            if len(self._found) > MAX_NEEDLES:
+                self._found.popitem(last=False)
+        self._found.move_to_end(needle)
+        return found
 
 
 class Postings:

@@ -48,7 +48,7 @@ log = get_logger(__name__)
 
 PAGE = 500
 BREATH = 25
-"""Objects of a page after which others of this process get their turn; each may have a megabyte."""
+"""Objects of a page, or events of a watch, after which others get their turn; each may have a megabyte."""
 LEAST_PAGE = 20
 SKIPPED_RETRY_S = 60.0
 REOPEN_LIMIT_S = 10.0
@@ -200,19 +200,22 @@ class TypeWatch:
         # Said before the first event, since a quiet type may have none for a minute.
         if not self._stuck:
             self._report_live()
-        opened, heard = time.monotonic(), False
+        opened, taken = time.monotonic(), 0
         stream = self._around.client.watch(self.type, namespace=self.namespace, rv=self.rv)
         async with aclosing(stream) as events:
             async for event in events:
-                heard = self._stuck = True
+                self._stuck = True
                 self._around.contact.heard()
                 await self._take(event)
                 self._setbacks = self._relists = 0
                 self._stuck = False
                 if self.status != "live":
                     self._report_live()
+                taken += 1
+                if taken % BREATH == 0:
+                    await asyncio.sleep(0)
         if time.monotonic() - opened < 1.0:
-            await asyncio.sleep(random.uniform(0.2, 1.0) if heard else self._backoff())  # noqa: S311
+            await asyncio.sleep(random.uniform(0.2, 1.0) if taken else self._backoff())  # noqa: S311
 
     async def _list(self) -> None:
         around = self._around
@@ -276,7 +279,7 @@ class TypeWatch:
         around = self._around
         try:
             manifest = around.records.admit(self.type, raw)
-            held.add(manifest.raw, manifest.hmacs)
+            held.add(manifest.raw, manifest.hmacs, manifest.facts)
             if publish:
                 record = await around.records.change(self.type, manifest, "observed")
                 await around.changes.append(record, self.key)
@@ -315,7 +318,7 @@ class TypeWatch:
         if kind == "deleted":
             old_rv = around.model.delete(self.type, manifest.meta)
         else:
-            upserted = around.model.upsert(self.type, manifest.raw, manifest.hmacs)
+            upserted = around.model.upsert(self.type, manifest.raw, manifest.hmacs, manifest.facts)
             was = upserted.was
             old_rv = upserted.old_rv if upserted.kind == "updated" else ""
         if self._publishes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -137,7 +138,9 @@ class _Plan(msgspec.Struct, frozen=True):
         return cls(frozenset(whole), frozenset(of_metadata), tuple(deeper))
 
 
-def _matches(name: str, globs: Sequence[str]) -> bool:
+@lru_cache(maxsize=8192)
+def _matches(name: str, globs: tuple[str, ...]) -> bool:
+    """Remembered, since every change asks it of its type and of its namespace."""
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 

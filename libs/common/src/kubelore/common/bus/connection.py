@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind
 from kubelore.common.authz import Caller
 from kubelore.common.bus import wire
 from kubelore.common.bus.events import publish_alert, publish_event, subscribe_events
+from kubelore.common.bus.pace import Pace
 from kubelore.common.bus.service import Service
 from kubelore.common.bus.sessions import receive_reply
 from kubelore.common.bus.streams import StreamLimits, ensure_streams
@@ -86,6 +87,11 @@ class Bus:
         self.speaks_for: Caller | None = None
         """Whom to name where no request is being served, for tests and tools that hold a signer."""
         self.closed = asyncio.Event()
+        self._paces: dict[str, Pace] = {}
+
+    def pace(self, what: str, apart_s: float, most_s: float) -> Pace:
+        """The turns that everything in this process takes which writes `what`."""
+        return self._paces.setdefault(what, Pace(apart_s, most_s))
 
     async def open(self, settings: CommonSettings, deadline_s: float) -> None:
         """Connect; see `connect`, which is the way in."""

@@ -35,6 +35,9 @@ _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 5.0
 _HANDLER_DEADLINE_S = 30.0
 _POLL_S = 2.0
+_TURN_S = 0.01
+_LONGEST_TURN_S = 0.1
+"""From one call of the handler to the next, whatever their partitions, and how long those of many partitions wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Partition:
         self._handler = handler
         self._placeholder = placeholder
         self._attempts = attempts
+        self._pace = bus.pace(f"handled {service}", _TURN_S, _LONGEST_TURN_S)
         self._done = 0
 
     async def run(self) -> None:
@@ -93,6 +97,9 @@ class Partition:
         async with NumberedReader(self._bus, CHANGES, self._durable) as reader:
             while True:
                 messages = await reader.read(_POLL_S)
+                if messages and len(messages) < _GROUP_MESSAGES:
+                    await self._pace.turn()
+                    messages += reader.arrived()
                 self.lease.check()
                 for group in _groups(messages):
                     await self._take(group)

@@ -33,7 +33,9 @@ log = get_logger(__name__)
 
 BATCH_RECORDS = 100
 BATCH_BYTES = 256 * 1024
-LINGER_S = 0.01
+TURN_S = 0.004
+LONGEST_TURN_S = 0.1
+"""From one batch of a process to its next, whatever its cluster, and how long the batches of many clusters wait."""
 QUEUE_RECORDS = 2_000
 QUEUE_BYTES = 8 * 1024 * 1024
 
@@ -84,7 +86,9 @@ class ChangePublisher:
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._unacked = 0
-        self._changed = asyncio.Condition()
+        self._pace = bus.pace("changes", TURN_S, LONGEST_TURN_S)
+        self._arrived = asyncio.Event()
+        self._moved = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
 
     @property
@@ -124,21 +128,19 @@ class ChangePublisher:
             raise TooLarge(
                 f"a record of {len(data)} bytes fits no message", remedy="Store the object as a blob."
             )
-        async with self._changed:
-            while len(self._queue) >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES:
-                self._check_live()
-                await self._changed.wait()
+        while len(self._queue) >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES:
             self._check_live()
-            self._queue.append(_Queued(record, data))
-            self._queued_bytes += len(data)
-            self._changed.notify_all()
+            await self._moved.wait()
+        self._check_live()
+        self._queue.append(_Queued(record, data))
+        self._queued_bytes += len(data)
+        self._arrived.set()
 
     async def flush(self) -> None:
         """Wait until everything put so far is acknowledged; raises LeaseLost. Set your own deadline."""
-        async with self._changed:
-            while self._queue or self._unacked:
-                self._check_live()
-                await self._changed.wait()
+        while self._queue or self._unacked:
+            self._check_live()
+            await self._moved.wait()
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Publish what is queued within `deadline_s`, then stop. The lease stays the caller's to release."""
@@ -148,7 +150,7 @@ class ChangePublisher:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-        await self._stop_waiters()
+        self._stop_waiters()
 
     def _check_live(self) -> None:
         if self.state == "lost" or self._sending is None or self._sending.done():
@@ -180,38 +182,38 @@ class ChangePublisher:
                 self.published += len(batch)
                 if self._on_acked is not None:
                     self._on_acked([queued.record for queued in batch])
-                async with self._changed:
-                    self._unacked = 0
-                    self._changed.notify_all()
+                self._unacked = 0
+                self._tell()
         except LeaseLost as error:
             log.warning("publishing stopped", cluster=self.cluster, detail=error.detail)
         finally:
-            self.state = "lost"
-            await self._stop_waiters()
+            self._stop_waiters()
 
-    async def _stop_waiters(self) -> None:
+    def _stop_waiters(self) -> None:
         self.state = "lost"
-        async with self._changed:
-            self._changed.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake whoever waits for room, or for the end."""
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     async def _next_batch(self) -> list[_Queued]:
-        async with self._changed:
-            while not self._queue:
-                await self._changed.wait()
-        if len(self._queue) < BATCH_RECORDS and self._queued_bytes < BATCH_BYTES:
-            await asyncio.sleep(LINGER_S)
+        while not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        await self._pace.turn()
         batch: list[_Queued] = []
         size = 0
-        async with self._changed:
-            while self._queue and len(batch) < BATCH_RECORDS:
-                if batch and size + len(self._queue[0].data) > BATCH_BYTES:
-                    break
-                queued = self._queue.popleft()
-                size += len(queued.data)
-                batch.append(queued)
-            self._queued_bytes -= size
-            self._unacked = len(batch)
-            self._changed.notify_all()
+        while self._queue and len(batch) < BATCH_RECORDS:
+            if batch and size + len(self._queue[0].data) > BATCH_BYTES:
+                break
+            queued = self._queue.popleft()
+            size += len(queued.data)
+            batch.append(queued)
+        self._queued_bytes -= size
+        self._unacked = len(batch)
+        self._tell()
         return batch
 
     async def _store(self, batch: list[_Queued]) -> None:

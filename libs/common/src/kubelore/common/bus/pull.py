@@ -94,6 +94,10 @@ class PullReader:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(remaining, _HEARTBEAT_S)):
                     await self._arrived.wait()
+        return self.arrived()
+
+    def arrived(self) -> list[Msg]:
+        """What has arrived since the last look, without waiting."""
         messages = list(self._queue)
         self._queue.clear()
         return messages
@@ -167,9 +171,9 @@ class NumberedReader(PullReader):
 
     _sequence = 0
 
-    async def read(self, wait_s: float) -> list[Msg]:
-        """As PullReader.read; raises ReaderLost when the consumer's own numbering has a gap."""
-        messages = await super().read(wait_s)
+    def arrived(self) -> list[Msg]:
+        """As PullReader.arrived, and so for `read`; raises ReaderLost when the consumer's own numbering has a gap."""
+        messages = super().arrived()
         for message in messages:
             number = message.metadata.sequence.consumer
             if number != self._sequence + 1:
