@@ -23,6 +23,7 @@ import msgspec
 from kubelore.common.bus import wire
 from kubelore.common.bus.connection import Bus
 from kubelore.common.bus.leases import Lease, LeaseLost
+from kubelore.common.bus.pace import Pace
 from kubelore.common.bus.streams import CHANGES
 from kubelore.common.contracts.changes import Record, change_subject
 from kubelore.common.contracts.identity import check_cluster_name
@@ -33,6 +34,8 @@ log = get_logger(__name__)
 
 BATCH_RECORDS = 100
 BATCH_BYTES = 256 * 1024
+APART_S = 0.01
+"""From one batch of a cluster to its next, at least."""
 TURN_S = 0.004
 LONGEST_TURN_S = 0.1
 """From one batch of a process to its next, whatever its cluster, and how long the batches of many clusters wait."""
@@ -86,6 +89,7 @@ class ChangePublisher:
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._unacked = 0
+        self._own_pace = Pace(APART_S, APART_S)
         self._pace = bus.pace("changes", TURN_S, LONGEST_TURN_S)
         self._arrived = asyncio.Event()
         self._moved = asyncio.Event()
@@ -202,7 +206,9 @@ class ChangePublisher:
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
-        await self._pace.turn()
+        if len(self._queue) < BATCH_RECORDS and self._queued_bytes < BATCH_BYTES:
+            await self._own_pace.turn()
+            await self._pace.turn()
         batch: list[_Queued] = []
         size = 0
         while self._queue and len(batch) < BATCH_RECORDS:
