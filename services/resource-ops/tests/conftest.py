@@ -86,9 +86,10 @@ class Published:
     def gaps(self, type_name: str = "configmaps") -> list[Gap]:
         return [record for record in self.records if isinstance(record, Gap) and record.type == type_name]
 
-    def since_last_gap(self) -> Published:
-        """What came from the last gap on: nothing of what an observer before it had published."""
-        last = max(number for number, record in enumerate(self.records) if isinstance(record, Gap))
+    def since_last_gap(self, type_name: str = "configmaps") -> Published:
+        """What came from a type's last gap on: nothing of what an observer before it had published of it."""
+        gaps = (n for n, record in enumerate(self.records) if isinstance(record, Gap) and record.type == type_name)
+        last = max(gaps)
         return Published(self.records[last:])
 
     def synced(self, type_name: str = "configmaps") -> list[Synced]:

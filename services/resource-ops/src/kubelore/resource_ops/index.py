@@ -218,9 +218,7 @@ class Index:
     def search(self, text: str) -> BitMap:
         """Rows whose name, labels, annotations or images contain the text, whatever its case."""
         needle = text.lower().replace("\n", " ")
-        return BitMap.union(
-            self.lines.search(needle), self.labels.search(needle), self.words.search(needle)
-        )
+        return BitMap.union(self.lines.search(needle), self.labels.search(needle), self.words.search(needle))
 
 
 def _scope(row: Row) -> str:
