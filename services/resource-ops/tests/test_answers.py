@@ -52,6 +52,9 @@ async def test_packed_objects_unpack_to_what_is_answered_otherwise(asker, view) 
     asked = Query(clusters=["sim-01"], view=view)
     plain = await asker.ask(resources.QUERY, asked)
     page = await asker.ask(resources.QUERY, msgspec.structs.replace(asked, packed=True))
+    # A probe may have come between the two.
+    for one in (*page.clusters, *plain.clusters):
+        one.as_of = None
     assert (page.rows, page.total, page.clusters) == ([], plain.total, plain.clusters)
     assert page.packed.ids == [row.id for row in plain.rows]
     assert page.packed.last == plain.rows[-1].key
