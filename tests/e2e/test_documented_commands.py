@@ -65,7 +65,10 @@ def shape(line: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody with a home of their own who types what a document says, in the project's folder."""
+    """Somebody with a home of their own who types what a document says, in a folder that only has the project's `.venv`.
+
+    What the commands write beside them is so left out of the checkout.
+    """
 
     home: Path
 
@@ -82,7 +85,7 @@ class Reader:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=420, check=False, cwd=ROOT, env=self.environment
+            command, capture_output=True, text=True, timeout=420, check=False, cwd=self.home, env=self.environment
         )
         return done.stdout + done.stderr
 
@@ -99,6 +102,7 @@ class Reader:
 @pytest.fixture(scope="module")
 def banner_and_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Reader]]:
     reader = Reader(tmp_path_factory.mktemp("home"))
+    (reader.home / ".venv").symlink_to(BIN.parent)
     banner = reader.run("kubelore", "up", "--detach")
     try:
         deadline = time.monotonic() + 60
