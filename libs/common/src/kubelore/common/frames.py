@@ -49,9 +49,8 @@ class Head(NamedTuple):
         return _HEAD.pack(*self)
 
 
-def head_of(packed: Buffer) -> Head:
-    """The head of a packed object."""
-    return Head._make(_HEAD.unpack_from(packed))
+_HeadFields: TypeAlias = tuple[int, int, int, int, int]
+"""A `Head` as it is read: making the named one costs as much as unpacking a small frame."""
 
 
 def generation_of(packed: Buffer) -> int:
@@ -94,7 +93,7 @@ class Unpacker:
 
     def metadata(self, packed: Buffer) -> bytes:
         """The raw `metadata` of a packed object, without managedFields."""
-        end = HEAD_BYTES + head_of(packed).metadata_len
+        end = HEAD_BYTES + _HEAD.unpack_from(packed)[1]
         return _decompress(self._metadata, packed[HEAD_BYTES:end])
 
     def whole(self, packed: bytes) -> bytes:
@@ -103,9 +102,9 @@ class Unpacker:
 
     def lean(self, packed: bytes) -> bytes:
         """A packed object without its managedFields: a quarter less to parse."""
-        metadata, rest, head = self._both(packed)
-        outer = len(rest) - head.managed_len
-        return b"".join((rest[: head.metadata_at], metadata, rest[head.metadata_at : outer]))
+        metadata, rest, (_, _, metadata_at, _, managed_len) = self._both(packed)
+        outer = len(rest) - managed_len
+        return b"".join((rest[:metadata_at], metadata, rest[metadata_at:outer]))
 
     def whole_pieces(self, packed: Buffer) -> tuple[bytes, ...]:
         """The bytes that were packed, in pieces to be joined with whatever stands around them."""
@@ -115,9 +114,9 @@ class Unpacker:
         """The object as PartialObjectMetadata, in pieces to be joined."""
         return PARTIAL, self.metadata(packed), _PARTIAL_END
 
-    def _both(self, packed: Buffer) -> tuple[bytes, bytes, Head]:
-        head = head_of(packed)
-        end = HEAD_BYTES + head.metadata_len
+    def _both(self, packed: Buffer) -> tuple[bytes, bytes, _HeadFields]:
+        head = _HEAD.unpack_from(packed)
+        end = HEAD_BYTES + head[1]
         rest = packed[end:]
         metadata = _decompress(self._metadata, packed[HEAD_BYTES:end])
         return metadata, (_decompress(self._rest, rest) if rest else b""), head
@@ -135,7 +134,7 @@ def partial_size(packed: Buffer) -> int:
     return len(PARTIAL) + _content_size(packed[HEAD_BYTES:end]) + len(_PARTIAL_END)
 
 
-def _joined(metadata: bytes, rest: bytes, head: Head) -> tuple[bytes, ...]:
+def _joined(metadata: bytes, rest: bytes, head: _HeadFields) -> tuple[bytes, ...]:
     _, _, at, managed_at, managed_len = head
     if not managed_len:
         return rest[:at], metadata, rest[at:]

@@ -12,7 +12,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import structlog
@@ -111,23 +111,45 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return structlog.get_logger(module=name)
 
 
-@contextmanager
 def span(
     name: str,
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     carrier: Mapping[str, str] | None = None,
     **attributes: Any,
+) -> AbstractContextManager[Span]:
+    """One step of a trace; with a `carrier` (headers that arrived) it continues the sender's trace.
+
+    Where traces are not exported nothing but the trace's id is carried on.
+    """
+    if _exported():
+        return _recorded(name, kind, carrier, attributes)
+    return _continued(carrier) if carrier else nullcontext(trace.get_current_span())
+
+
+@contextmanager
+def _recorded(
+    name: str, kind: SpanKind, carrier: Mapping[str, str] | None, attributes: dict[str, Any]
 ) -> Iterator[Span]:
-    """One step of a trace; with a `carrier` (headers that arrived) it continues the sender's trace."""
-    parent = propagate.extract(carrier) if carrier else None
-    token = otel_context.attach(parent) if parent is not None else None
+    with (
+        _continued(carrier),
+        _tracer.start_as_current_span(name, kind=kind, attributes=attributes) as current,
+    ):
+        yield current
+
+
+@contextmanager
+def _continued(carrier: Mapping[str, str] | None) -> Iterator[Span]:
+    token = otel_context.attach(propagate.extract(carrier)) if carrier else None
     try:
-        with _tracer.start_as_current_span(name, kind=kind, attributes=attributes) as current:
-            yield current
+        yield trace.get_current_span()
     finally:
         if token is not None:
             otel_context.detach(token)
+
+
+def _exported() -> bool:
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def fresh_parent() -> str:
@@ -135,7 +157,7 @@ def fresh_parent() -> str:
 
     Without an exporter nobody makes ids, and logs, audit and answers want one all the same.
     """
-    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    if _exported():
         return ""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,11 +62,12 @@ class _ListResponse(Response):
         self.status_code = 200
         self.background = None
         self._items = items
-        self._heads = [_head_of(id) for id in items.ids]  # noqa: A001
-        self._tail = tail
-        between = max(len(items) - 1, 0)
-        length = len(_BEGIN) + sum(items.sizes()) + sum(map(len, self._heads)) + len(items) + between
-        self.init_headers({"content-length": str(length + len(tail))})
+        self._before = [_before(id) for id in items.ids]  # noqa: A001
+        if items.ids:
+            self._before[0] = _BEGIN + self._before[0].removeprefix(_BETWEEN)
+        self._tail = b"}" + tail if items.ids else _BEGIN + tail
+        length = sum(items.sizes()) + sum(map(len, self._before)) + len(self._tail)
+        self.init_headers({"content-length": str(length)})
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it in pieces, and let others work in between."""
@@ -78,23 +78,22 @@ class _ListResponse(Response):
             await send({"type": "http.response.body", "body": part, "more_body": True})
             await asyncio.sleep(0)
         rest = max(0, (count - 1) // AT_ONCE * AT_ONCE)
-        await send({"type": "http.response.body", "body": b"".join((*self._pieces(rest, count), self._tail))})
+        body = b"".join((*self._pieces(rest, count), self._tail))
+        await send({"type": "http.response.body", "body": body})
 
-    def _pieces(self, start: int, stop: int) -> Iterator[Buffer]:
-        if start == 0:
-            yield _BEGIN
-        for place, pieces in enumerate(self._items.pieces(start, stop), start):
-            if place:
-                yield b","
-            yield self._heads[place]
-            yield from pieces
-            yield b"}"
+    def _pieces(self, start: int, stop: int) -> list[Buffer]:
+        found: list[Buffer] = []
+        for before, pieces in zip(self._before[start:stop], self._items.pieces(start, stop), strict=True):
+            found.append(before)
+            found += pieces
+        return found
 
 
-_BEGIN = b'{"items":['
+_BEGIN, _BETWEEN = b'{"items":[', b"},"
 
 
-def _head_of(id: str) -> bytes:
+def _before(id: str) -> bytes:
+    """What stands between the object before this one and its own."""
     quoted = _encode(id)
     # No quote, backslash or control character is in a cluster's name, so that its part of the id is whole.
-    return b'{"id":%b,"cluster":%b","object":' % (quoted, quoted.partition(b":")[0])
+    return b'},{"id":%b,"cluster":%b","object":' % (quoted, quoted.partition(b":")[0])

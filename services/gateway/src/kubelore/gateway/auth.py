@@ -96,8 +96,7 @@ class Authentication:
 
     async def _bounded(self, scope: Scope, known: bool, prove: Callable[[], Awaitable[Standing]]) -> Standing:
         """Check what costs a look into the database only while its address has not failed too often."""
-        address = network_of(source_address(scope, self._trusted))
-        if not known and (wait := self._failures.wait_s(address)):
+        if not known and (wait := self._failures.wait_s(self._network(scope))):
             raise TooManyRequests(
                 "too many credentials from this address were not valid",
                 remedy="Wait, and check the token.",
@@ -106,5 +105,8 @@ class Authentication:
         try:
             return await prove()
         except Unauthenticated:
-            self._failures.take(address)
+            self._failures.take(self._network(scope))
             raise
+
+    def _network(self, scope: Scope) -> str:
+        return network_of(source_address(scope, self._trusted))

@@ -99,12 +99,10 @@ class FanOut:
         # Cells belong to the columns of their page, so a table comes in one phase.
         at_once = len(owned) <= 1 or query.view == "table"
         first = msgspec.structs.replace(query, objects=at_once and query.objects, packed=at_once)
-        heard = await asyncio.gather(
-            *(
-                self._ask(owner, msgspec.structs.replace(first, clusters=names))
-                for owner, names in owned.items()
-            )
-        )
+        asked = [
+            self._ask(owner, msgspec.structs.replace(first, clusters=names)) for owner, names in owned.items()
+        ]
+        heard = await asyncio.gather(*asked) if len(asked) > 1 else [await one for one in asked]
         if not orphans:
             _raise_if_all_refuse(query.types, heard)
         merged = _merge([one.page for one in heard], query, [lost_state(name, UNOWNED) for name in orphans])

@@ -76,8 +76,7 @@ class Items:
     def pieces(self, start: int, stop: int) -> Iterator[tuple[Buffer, ...]]:
         """The objects from one place to another, each in pieces to be joined."""
         whole = self.view == "object"
-        for place in range(start, min(stop, len(self.ids))):
-            body, unpacker = self.bodies[place], self.unpackers[place]
+        for body, unpacker in zip(self.bodies[start:stop], self.unpackers[start:stop], strict=True):
             if unpacker is None:
                 yield (body,)
             elif whole:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,15 +15,15 @@ from kubelore.gateway.streamed import takes_a_stream
 BODY_DEADLINE_S = 30.0
 """A body that is not here after this long is not waited for any more, nor a streamed one of which nothing came."""
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 """Pages bring a Content-Security-Policy of their own, which lets in their own script and nothing else."""
 
 _MAX_DIGITS = 18
@@ -103,9 +103,9 @@ async def _within(seconds: float, receive: Receive) -> Message:
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
+            there = {name.lower() for name, _ in message.get("headers", ())}
+            missing = [header for header in _HEADERS if header[0] not in there]
+            message["headers"] = [*message.get("headers", ()), *missing]
         await send(message)
 
     return sending

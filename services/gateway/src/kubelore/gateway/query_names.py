@@ -21,7 +21,7 @@ _known: dict[Callable[..., Any], dict[str, bool]] = {}
 
 async def _known_names(request: HTTPConnection) -> None:
     route = request.scope.get("route")
-    if not isinstance(route, APIRoute | APIWebSocketRoute) or not request.url.query:
+    if not isinstance(route, APIRoute | APIWebSocketRoute) or not request.scope["query_string"]:
         return
     if isinstance(route, APIRoute) and not route.include_in_schema:
         return

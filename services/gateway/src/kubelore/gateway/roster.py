@@ -123,7 +123,11 @@ class Roster:
     def matching(self, caller: Caller, selectors: Iterable[str]) -> list[str]:
         """As `select`, but a name that is not onboarded chooses nothing."""
         chosen = frozenset(selectors)
-        found = (name for name, one in self._clusters.items() if not chosen or chosen & _selectors_of(one))
+        found = (
+            (name for name, one in self._clusters.items() if chosen & _selectors_of(one))
+            if any(selector.startswith(_BY_PROPERTY) for selector in chosen)
+            else (chosen & self._clusters.keys() if chosen else self._clusters)
+        )
         return sorted(found if caller.unrestricted else filter(caller.sees, found))
 
     def generation(self, name: str) -> int:

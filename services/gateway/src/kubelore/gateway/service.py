@@ -22,6 +22,7 @@ from kubelore.gateway.backups import backup_routes
 from kubelore.gateway.branches import branch_routes
 from kubelore.gateway.clusters import cluster_routes
 from kubelore.gateway.comparing import Comparer
+from kubelore.gateway.compiled_routes import compile_routes
 from kubelore.gateway.container_logs import container_log_routes
 from kubelore.gateway.containers import container_routes
 from kubelore.gateway.continuation import Continuation
@@ -100,10 +101,11 @@ def build_app(
     fan_out = FanOut(bus, roster)
     watches = Watches(feed, fan_out, roster, settings.max_watches)
     origins = Origins(settings.public_url, settings.allowed_origins)
+    # Routes are tried in turn: what is asked most comes first.
+    app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     app.include_router(access_routes(store.credentials, origins))
     app.include_router(cluster_routes(bus, roster))
     app.include_router(group_routes(bus, roster))
-    app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
     app.include_router(audit_routes(audit_entries, auditor, roster, continuation))
@@ -144,6 +146,7 @@ def build_app(
     serve_pages(app)
     install(app)
     check_audited(app)
+    compile_routes(app)
     app.openapi = partial(describe, app)
     # The last is the outermost.
     app.add_middleware(Idempotency, attempts=store.attempts, sealer=store.sealer)

@@ -15,6 +15,7 @@ from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import Get
 from kubelore.common.kube.documents import dump
 from kubelore.gateway.answering import freshness, json_answer, list_answer
+from kubelore.gateway.compiled_routes import CompiledRoute
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf, WatcherOf
 from kubelore.gateway.fanout import FanOut
@@ -63,7 +64,7 @@ def unified_routes(
     fan_out: FanOut, roster: Roster, continuation: Continuation, feed: Feed, watches: Watches
 ) -> APIRouter:
     """The router over the fan-out."""
-    router = APIRouter(prefix="/api/k8s/unified", tags=["unified"])
+    router = APIRouter(prefix="/api/k8s/unified", tags=["unified"], route_class=CompiledRoute)
 
     @router.get(
         "/resources",

@@ -496,7 +496,7 @@ class ClusterObserver:
                 if isinstance(watch, OnDemand):
                     watch.stop()
 
-    def _note(self, types: set[str]) -> str | None:
+    def _note(self, types: frozenset[str]) -> str | None:
         """Which of these types (all when empty) are not held whole, and why."""
         found = [
             f"{name}: {'metadata only' if hold == 'metadata' else 'listed on demand'} ({why})"
@@ -508,7 +508,7 @@ class ClusterObserver:
 
     def state(self, types: Iterable[str] = (), count: int = 0) -> ClusterState:
         """How far the rows of these types (all when empty) can be trusted right now."""
-        types = set(types)
+        types = frozenset(types)
         status, problem = self._status(types)
         return ClusterState(
             name=self.cluster,
@@ -516,10 +516,10 @@ class ClusterObserver:
             as_of=self._contact.last_ok,
             error=problem,
             count=count,
-            note=self._note(set(types)) if self._holds else None,
+            note=self._note(types) if self._holds else None,
         )
 
-    def _status(self, types: set[str]) -> tuple[ObserverStatus, str | None]:
+    def _status(self, types: frozenset[str]) -> tuple[ObserverStatus, str | None]:
         held = self._watches
         chosen = (held[name] for name in types if name in held) if types else held.values()
         watches = [watch for parts in chosen for watch in _read(parts)]
@@ -540,7 +540,7 @@ class ClusterObserver:
 
     def report(self, with_types: bool) -> ObserverReport:
         """Everything there is to say about this observer."""
-        status, problem = self._status(set())
+        status, problem = self._status(frozenset())
         return ObserverReport(
             cluster=self.cluster,
             replica=self._bus.replica,
@@ -565,13 +565,14 @@ class ClusterObserver:
 _AMOUNT: tuple[Hold, ...] = ("on-demand", "metadata", "whole")
 _RANKS: tuple[ObserverStatus, ...] = ("error", "stale", "syncing")
 _HARMLESS = len(_RANKS)
+_RANK_OF: dict[str, int] = {status: rank for rank, status in enumerate(_RANKS)}
 
 
 def _rank(status: str, named: bool) -> int:
     """How bad a type's status is for its cluster, worst first. A type that may not be read matters to who names it."""
     if status == "skipped":
         return 0 if named else _HARMLESS
-    return next((rank for rank, name in enumerate(_RANKS) if name == status), _HARMLESS)
+    return _RANK_OF.get(status, _HARMLESS)
 
 
 def _read(parts: list[Watched]) -> list[Watched]:

@@ -201,12 +201,10 @@ class Order:
         for block, start, stop in self._behind(after, descending=descending):
             if not block.members.intersect(matching):
                 continue
-            rows = block.rows
-            picked = [
-                rows[place]
-                for place, number in enumerate(block.numbers[start:stop], start)
-                if number in matching
-            ]
+            picked = block.rows[start:stop]
+            if not block.members <= matching:
+                numbers = block.numbers[start:stop]
+                picked = [row for row, number in zip(picked, numbers, strict=True) if number in matching]
             found += reversed(picked) if descending else picked
             if len(found) >= limit:
                 break

@@ -158,10 +158,8 @@ class Bus:
                 headers[wire.OPERATION] = operation
             try:
                 async with asyncio.timeout(budget):
-                    reply = await self.ask(
-                        subject, msgspec.msgpack.encode(message), headers, deadline_s=budget
-                    )
-                    data = await self._whole(reply)
+                    payload = msgspec.msgpack.encode(message)
+                    data = await self._whole(await self._ask(subject, payload, headers, budget))
             except TimeoutError as error:
                 raise DeadlineExceeded(f"{subject}: no answer in {budget:g} s") from error
         return msgspec.msgpack.decode(data, type=endpoint.response)
@@ -202,13 +200,22 @@ class Bus:
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, deadline_s: float
     ) -> Msg:
         """One raw request; the client's errors become ours. For this package and for tests."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._ask(subject, payload, headers, deadline_s)
+        except TimeoutError as error:
+            raise wire.bus_error(error, subject) from error
+
+    async def _ask(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None, deadline_s: float
+    ) -> Msg:
+        """As `ask`; the client's own deadline begins when everything is handed to the connection."""
         self._check_sendable(subject, len(payload))
         cancelled = _cancellations()
         try:
-            async with asyncio.timeout(deadline_s):
-                return await self.client.request(
-                    subject, payload, timeout=deadline_s, headers=dict(headers) if headers else None
-                )
+            return await self.client.request(
+                subject, payload, timeout=deadline_s, headers=dict(headers) if headers else None
+            )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise wire.bus_error(error, subject) from error
         finally:
