@@ -61,11 +61,11 @@ class Plan:
         self._defaults = {field.name: field.default for field in fields if not field.field_info.is_required()}
         self._dependencies = [_Dependency.of(one) for one in dependant.dependencies]
         self._request_name = dependant.request_param_name
-        named = [one.name for one in self._dependencies if one.name is not None]
-        self._count = len(fields) + len(named) + bool(self._request_name)
+        known = {self._request_name, *(one.name for one in (*fields, *self._dependencies))} - {None}
+        self._count = len(known)
         shared = any(not isinstance(value, str | int | None) for value in self._defaults.values())
         several = any("list" in str(field.field_info.annotation).lower() for field in fields)
-        if dependant.body_params or dependant.cookie_params or shared or several:
+        if shared or several or known != _arguments_of(dependant):
             raise TypeError(f"{dependant.path}: what it takes cannot be laid out")
 
     async def arguments(self, request: Request) -> dict[str, Any] | None:
@@ -109,12 +109,16 @@ class _Dependency:
     @classmethod
     def of(cls, dependant: Dependant) -> _Dependency:
         request_name = dependant.request_param_name or dependant.http_connection_param_name
-        takes = [name for name in (request_name,) if name]
-        if not inspect.iscoroutinefunction(dependant.call) or takes != [
-            *inspect.signature(dependant.call).parameters
-        ]:
+        if dependant.call is None or _arguments_of(dependant) != {request_name} - {None}:
             raise TypeError(f"{dependant.call} needs more than the request")
         return cls(dependant.name, dependant.call, request_name)
 
     async def solve(self, request: Request) -> Any:
         return await (self.call(**{self.request_name: request}) if self.request_name else self.call())
+
+
+def _arguments_of(dependant: Dependant) -> set[str]:
+    """The names of what a function takes. Raises TypeError where it is not async."""
+    if not inspect.iscoroutinefunction(dependant.call):
+        raise TypeError(f"{dependant.call} is not async")
+    return {*inspect.signature(dependant.call).parameters}
