@@ -264,7 +264,7 @@ async def simulated() -> AsyncIterator[tuple[Reached, ContainerId]]:
         SimulatedFleet(clusters=1, pods=3) as fleet,
         KubeClient(read_kubeconfig(fleet[0].kubeconfig, None, POLICY), POLICY) as client,
     ):
-        pod = (await client.list(PODS)).items[0]
+        pod = next(iter((await client.list(PODS)).items))
         meta = decode_meta(pod)
         name = json.loads(pod)["spec"]["containers"][0]["name"]
         yield Reached(client, 1), ContainerId("sim", meta.namespace, meta.name, name)

@@ -152,7 +152,7 @@ class KubeClientContract:
         got = await client.get(CONFIGMAPS, NAMESPACE, "bytes")
         listed = await client.list(CONFIGMAPS, namespace=NAMESPACE, fields="metadata.name=bytes")
         (event,) = await collect(cluster, before.rv, 1, fields="metadata.name=bytes")
-        assert listed.items == [got]
+        assert list(listed.items) == [got]
         assert event.object == got
         assert created == got
         assert event.rv == decode_meta(got).resource_version
@@ -177,7 +177,7 @@ class KubeClientContract:
             before = await client.list(orders, namespace=NAMESPACE)
             await client.create(orders, NAMESPACE, json.dumps(order).encode())
             got = await client.get(orders, NAMESPACE, "one")
-            assert (await client.list(orders)).items == [got]
+            assert list((await client.list(orders)).items) == [got]
             async with asyncio.timeout(20), aclosing(client.watch(orders, rv=before.rv)) as events:
                 assert (await anext(events)).object == got
         finally:
@@ -260,7 +260,7 @@ class KubeClientContract:
             CONFIGMAPS, namespace=NAMESPACE, fields="metadata.name=partial", metadata=True
         )
         (event,) = await collect(cluster, before.rv, 1, fields="metadata.name=partial", metadata=True)
-        assert listed.items == [event.object]
+        assert list(listed.items) == [event.object]
         assert json.loads(event.object)["kind"] == "PartialObjectMetadata"
         assert b"not-here" not in event.object
 

@@ -122,7 +122,7 @@ async def simulated_shell() -> AsyncIterator[Shell]:
         SimulatedFleet(clusters=1, pods=3) as fleet,
         KubeClient(read_kubeconfig(fleet[0].kubeconfig, None, POLICY), POLICY) as client,
     ):
-        pod = (await client.list(PODS)).items[0]
+        pod = next(iter((await client.list(PODS)).items))
         meta = decode_meta(pod)
         container = json.loads(pod)["spec"]["containers"][0]["name"]
         yield Shell(client, meta.namespace, meta.name, container)

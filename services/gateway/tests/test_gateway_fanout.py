@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from kubelore.common.contracts.resources import QUERY
 from kubelore.common.errors import BadRequest, KubeloreError, TooLarge, TooManyRequests, Unavailable
 from kubelore.lab.waiting import wait_for
 
@@ -98,6 +99,29 @@ async def test_a_replica_that_does_not_answer_costs_a_second_and_its_rows(world,
     assert page["partial"] is True
     states = {state["name"]: (state["status"], state["error"]) for state in page["clusters"]}
     assert states == {"left": ("live", None), "right": ("error", "its observer does not answer")}
+
+
+async def test_a_replica_that_does_not_answer_costs_no_other_page_a_second(world, two) -> None:
+    _, right = await two()
+    right.before = silence
+    await world.list(type="pods")
+    started = asyncio.get_running_loop().time()
+    page = await world.list(type="pods")
+    assert asyncio.get_running_loop().time() - started < QUERY.deadline_s
+    assert {item["cluster"] for item in page["items"]} == {"left"}
+    assert [state["error"] for state in page["clusters"]] == [None, "its observer does not answer"]
+
+
+async def test_a_replica_that_answers_again_is_asked_again(world, two) -> None:
+    _, right = await two()
+    right.before = silence
+    assert (await world.list(type="pods"))["partial"] is True
+    right.before = None
+
+    async def whole() -> bool:
+        return (await world.list(type="pods"))["partial"] is False
+
+    await wait_for(whole, "a whole page")
 
 
 async def test_a_replica_that_falls_silent_in_phase_two_is_named_too(world, two) -> None:

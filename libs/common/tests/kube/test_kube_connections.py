@@ -30,6 +30,7 @@ from kubelore.common.errors import (
 )
 from kubelore.common.kube import AddressPolicy, ClusterAccess, KubeClient, addresses
 from kubelore.common.kube.resource_type import NAMESPACES, PODS
+from kubelore.common.kube.transport import KEPT_UP_TO
 
 
 def answering(document: Any, status: int = 200, **headers: str) -> Any:
@@ -372,3 +373,21 @@ async def test_a_write_that_something_in_between_gave_up_on_is_of_unknown_outcom
             await client.patch(PODS, "default", "a", b"{}")
     assert (refusal.value.extra.get("outcome") == "unknown") is unknown
     assert ("retry_after_s" in refusal.value.extra) is not unknown
+
+
+@pytest.mark.parametrize(("size", "connections"), [(1_000, 1), (KEPT_UP_TO + 1, 3)])
+async def test_a_connection_is_kept_unless_it_brought_a_large_answer(
+    start_api: Any, lenient: AddressPolicy, size: int, connections: int
+) -> None:
+    ports: set[int] = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        ports.add(request.transport.get_extra_info("peername")[1])
+        return web.json_response({"kind": "Namespace", "padding": "x" * size})
+
+    api = await start_api(answer)
+    async with KubeClient(api.access, lenient) as client:
+        for _ in range(3):
+            assert len(await client.get(NAMESPACES, None, "x")) > size
+    assert len(ports) == connections

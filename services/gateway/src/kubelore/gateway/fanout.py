@@ -4,7 +4,7 @@ With a single replica the objects come back at once. With several, phase one
 returns only keys, the merge finds the winners, and phase two fetches those.
 Objects come packed, as the replicas hold them, and are unpacked while they are sent.
 Rows of a replica that does not answer within its second are missing, and its
-clusters say so. A type is unknown when every replica says so; where some know
+clusters say so; until it answers again no page waits for it. A type is unknown when every replica says so; where some know
 it, the clusters of the others just have no rows of it.
 """
 
@@ -51,6 +51,7 @@ from kubelore.common.telemetry import get_logger
 from kubelore.gateway.dictionaries import Unpackers
 from kubelore.gateway.items import Items, Unpacked
 from kubelore.gateway.roster import UNOWNED, Roster
+from kubelore.gateway.silence import Silence
 
 log = get_logger(__name__)
 
@@ -87,6 +88,7 @@ class FanOut:
         self._bus = bus
         self._roster = roster
         self._unpackers = Unpackers(bus)
+        self._silence = Silence(bus)
 
     async def query(self, query: Query) -> Found:
         """The page over all clusters of the query, whoever observes them.
@@ -167,6 +169,9 @@ class FanOut:
         return (answer.names if answer else []), unknown
 
     async def _ask(self, owner: str, query: Query) -> _Heard:
+        if self._silence.holds(owner):
+            failure = Unavailable(f"{owner} does not answer", remedy="Try again in a few seconds.")
+            return _Heard(_lost_page(query.clusters, SILENT), failure=failure)
         until = _now() + resources.QUERY.deadline_s
 
         def ask(known: list[str]) -> Awaitable[Page]:
@@ -184,6 +189,8 @@ class FanOut:
             raise
         except KubeloreError as error:
             silent = isinstance(error, Unavailable | DeadlineExceeded)
+            if isinstance(error, DeadlineExceeded):
+                self._silence.note(owner)
             log.warning("replica not heard", replica=owner, reason=error.reason, detail=error.detail)
             why = SILENT if silent else f"its observer failed: {error.detail}"
             return _Heard(_lost_page(query.clusters, why), failure=error)

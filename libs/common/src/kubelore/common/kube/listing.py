@@ -8,9 +8,32 @@ way it came.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import msgspec
 
 from kubelore.common.errors import UpstreamError
+
+
+class Items:
+    """The objects of one page, each copied out of the page when its turn comes.
+
+    Copied all at once, the thousand small blocks of a page leave a hole in the
+    heap as large as the page.
+    """
+
+    __slots__ = ("_head", "_raw")
+
+    def __init__(self, raw: Sequence[msgspec.Raw], head: bytes) -> None:
+        self._raw = raw
+        self._head = head
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __iter__(self) -> Iterator[bytes]:
+        head = self._head
+        return (with_type(bytes(raw), head) for raw in self._raw)
 
 
 class ListPage(msgspec.Struct, frozen=True):
@@ -24,7 +47,7 @@ class ListPage(msgspec.Struct, frozen=True):
     rv: str
     continue_: str
     remaining: int | None
-    items: list[bytes]
+    items: Items
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -62,7 +85,7 @@ def parse_list(body: bytes) -> ListPage:
         rv=answer.metadata.resource_version,
         continue_=answer.metadata.continue_,
         remaining=answer.metadata.remaining_item_count,
-        items=[with_type(bytes(item), head) for item in answer.items or ()],
+        items=Items(answer.items or (), head),
     )
 
 

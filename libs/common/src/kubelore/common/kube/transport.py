@@ -36,6 +36,8 @@ STREAM_CONNECTIONS = 4096
 CONNECT_TIMEOUT_S = 5.0
 # API servers close idle connections after some minutes; dropping them first avoids most broken requests.
 KEEPALIVE_S = 45.0
+KEPT_UP_TO = 256 * 1024
+"""A connection that brought more than this is closed after its answer: idle, its buffers would stay as large."""
 _OPEN_ENDED = frozenset({502, 504})
 """After these a write may have been carried out: something in between, or the API server, did not wait for its end."""
 
@@ -220,6 +222,7 @@ class Transport:
                 response = await opened.__aenter__()
         except NETWORK_ERRORS as error:
             raise self.broken(error, "GET", path, limit) from error
+        _release_write_buffer(response)
         try:
             yield response
         finally:
@@ -324,6 +327,19 @@ def _query_value(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _release_write_buffer(response: ClientResponse) -> None:
+    """Free what OpenSSL would write from, 17 KB that a stream would hold for as long as it is read.
+
+    It is set up again when the server's session tickets arrive behind the
+    request, and released after the next write, which never comes: one of nothing does.
+    """
+    connection = response.connection
+    tls = connection.transport.get_extra_info("ssl_object") if connection and connection.transport else None
+    if tls is not None:
+        with suppress(OSError):
+            tls.write(b"")
+
+
 async def _read_all(response: ClientResponse, max_bytes: int) -> bytes:
     declared = response.content_length or 0
     body = bytearray()
@@ -332,6 +348,8 @@ async def _read_all(response: ClientResponse, max_bytes: int) -> bytes:
             body += chunk
             if len(body) > max_bytes:
                 break
+            if len(body) > KEPT_UP_TO and (connection := response.connection) and connection.protocol:
+                connection.protocol.force_close()
         else:
             return bytes(body)
     raise TooLarge(
