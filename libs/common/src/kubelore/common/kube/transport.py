@@ -327,6 +327,15 @@ def _query_value(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _keep_if_small(response: ClientResponse, size: int) -> None:
+    """Have the connection closed behind a large answer; to be told while some of it is still to come."""
+    connection = response.connection
+    protocol = connection.protocol if connection is not None else None
+    # Not asked for its truth: it is a queue, and empty.
+    if size > KEPT_UP_TO and protocol is not None:
+        protocol.force_close()
+
+
 def _release_write_buffer(response: ClientResponse) -> None:
     """Free what OpenSSL would write from, 17 KB that a stream would hold for as long as it is read.
 
@@ -334,7 +343,8 @@ def _release_write_buffer(response: ClientResponse) -> None:
     request, and released after the next write, which never comes: one of nothing does.
     """
     connection = response.connection
-    tls = connection.transport.get_extra_info("ssl_object") if connection and connection.transport else None
+    transport = connection.transport if connection is not None else None
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
     if tls is not None:
         with suppress(OSError):
             tls.write(b"")
@@ -344,12 +354,12 @@ async def _read_all(response: ClientResponse, max_bytes: int) -> bytes:
     declared = response.content_length or 0
     body = bytearray()
     if declared <= max_bytes:
+        _keep_if_small(response, declared)
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > max_bytes:
                 break
-            if len(body) > KEPT_UP_TO and (connection := response.connection) and connection.protocol:
-                connection.protocol.force_close()
+            _keep_if_small(response, len(body))
         else:
             return bytes(body)
     raise TooLarge(
