@@ -192,13 +192,16 @@ async def test_a_lost_connection_is_attached_to_again_with_what_was_shown(door: 
     assert seen.code == 4
 
 
-async def test_what_a_policy_denies_meanwhile_is_not_attached_to_again(door: Door) -> None:
+@pytest.mark.parametrize("commands", [[], ["bash"]], ids=["everything", "one of the shells"])
+async def test_what_a_policy_denies_meanwhile_is_not_attached_to_again(
+    door: Door, commands: list[str]
+) -> None:
     terminal = await door.open()
     socket = await door.attach(terminal)
     await socket.close(code=4000)
     policies = "/api/k8s/containers/exec/policies"
     rule = {"effect": "deny", "clusters": [CLUSTER], "namespaces": [NAMESPACE], "subjects": ["*"]}
-    async with door.http.post(policies, json={"name": "no-more", **rule}) as answer:
+    async with door.http.post(policies, json={"name": "no-more", **rule, "commands": commands}) as answer:
         assert answer.status == 201, await answer.text()
     try:
         status, problem = await door.refused(("session", terminal["session_id"]))

@@ -116,3 +116,12 @@ async def test_what_is_held_is_counted_once_while_the_merged_are_still_there(sto
     assert (await store.expire("p", max_bytes=0)).lines == before.lines
     assert (await store.held("p")).lines == 0
     assert not [one async for one in store.blobs.list("log-segments")]
+
+
+async def test_what_is_let_go_to_make_room_is_not_found_again_in_its_parts(store: SegmentStore) -> None:
+    await fill(store, 40)
+    await SegmentMerging(store).merge_round()
+    held = await store.held("p")
+    assert (await store.expire("p", max_bytes=held.stored_bytes - 1)).segments == 1
+    assert not [one async for one in store.repository.of_policy("p") if one.level == RETIRED]
+    assert (await store.held("p")).segments == 1

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelore.container_ops.stopping import ProcessRow, read_table, to_end
+from kubelore.container_ops.stopping import KILL, ProcessRow, read_table, to_end
 
 INIT = ProcessRow(1, "sleep", 0, 1, 1000.0)
 TABLE = """1565.51 0
@@ -66,3 +71,23 @@ def test_the_first_process_of_a_container_is_never_where_it_begins(rows: list[Pr
     ended = to_end(rows, ["sh"], 1.0, 2.0)
     began = [row for row in rows if row.parent == 0 and row.pid != 1 and 1.0 <= row.age_s <= 2.0]
     assert not ended or began
+
+
+@pytest.mark.parametrize("shell", [["bash"], ["dash"], ["busybox", "sh"]], ids=" ".join)
+def test_what_does_not_care_to_be_told_is_killed_although_others_are_gone(shell: list[str]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} here")
+    loop = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    with (
+        subprocess.Popen(["sh", "-c", loop], stdout=subprocess.PIPE) as stubborn,
+        subprocess.Popen(["sleep", "60"]) as willing,
+    ):
+        try:
+            assert stubborn.stdout is not None
+            assert stubborn.stdout.readline() == b"ready\n"
+            killing = subprocess.Popen([*shell, "-c", KILL, "sh", str(stubborn.pid), str(willing.pid)])
+            codes = [one.wait(20) for one in (willing, stubborn, killing)]
+            assert codes == [-signal.SIGTERM, -signal.SIGKILL, 0]
+        finally:
+            stubborn.kill()
+            willing.kill()

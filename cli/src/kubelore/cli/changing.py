@@ -157,6 +157,8 @@ def delete(
     """Delete objects by type and name, by label, by id, or those that manifests name."""
     if bool(words) == bool(filename):
         raise typer.BadParameter("say which objects: by words, or by -f FILE")
+    if filename and (selector or all_namespaces):
+        raise typer.BadParameter("-l and -A choose among what words name, not among what is in files")
     deletion = _deletion(cascade, grace_period)
     wish = Wish(dry_run, yes, reason, False, stop_on_error, output)
     with connect(context) as api:

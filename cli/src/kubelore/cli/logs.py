@@ -116,7 +116,11 @@ def logs(
         query["tail"] = 10
     path, place = _place(words or [], cluster, namespace, all_namespaces, selector, container)
     if stored:
-        query |= {"until": _moment(until) if until else None, "search": word or None, "word": bool(word) or None}
+        query |= {
+            "until": _moment(until) if until else None,
+            "search": word or None,
+            "word": bool(word) or None,
+        }
         place = place or place_of_container("/".join(words or []))
     alone = path != "/api/k8s/logs/stream"
     screen = Screen(

@@ -116,14 +116,17 @@ class SegmentStore:
         With `max_bytes=0` everything of the policy goes. A segment goes whole: one
         spans a day at most. How far an owner came stays, so nothing is collected again.
         """
-        gone = Expired()
+        gone, ended = Expired(), 0
         over = 0 if max_bytes is None else (await self.held(policy)).stored_bytes - max_bytes
         async for one in self.repository.of_policy(policy):
-            if one.last >= before and gone.stored_bytes >= over:
+            # The last part of a merged segment may come behind it, since it ends with it.
+            part = one.level == RETIRED and one.last == ended
+            if one.last >= before and gone.stored_bytes >= over and not part:
                 break
             if not one.lines:
                 continue
             await self._forget(one)
+            ended = one.last
             if one.level == RETIRED:
                 continue
             gone.segments += 1

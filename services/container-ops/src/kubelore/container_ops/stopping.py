@@ -31,11 +31,13 @@ _TABLE = (
     'read up _ </proc/uptime; echo "$up $PPID"; '
     'for d in /proc/[0-9]*; do [ $d = /proc/$$ ] || { read -r l <$d/stat && echo "$l"; }; done'
 )
-_KILL = (
+KILL = (
+    'left() { for p; do kill -0 "$p" 2>/dev/null && return; done; return 1; }; '
     'kill -TERM "$@" 2>/dev/null; n=0; '
-    'while [ $n -lt 2 ]; do kill -0 "$@" 2>/dev/null || exit 0; sleep 1; n=$((n+1)); done; '
+    'while [ $n -lt 2 ]; do left "$@" || exit 0; sleep 1; n=$((n+1)); done; '
     'kill -KILL "$@" 2>/dev/null; exit 0'
 )
+"""Asks after each by itself: of several, shells differ in what it means that one is gone."""
 
 
 class ProcessRow(NamedTuple):
@@ -116,7 +118,7 @@ async def stop(
             if not rows:
                 return False
             if pids := to_end(rows, command, least, most):
-                await _output(reached, target, ["sh", "-c", _KILL, "sh", *map(str, pids)])
+                await _output(reached, target, ["sh", "-c", KILL, "sh", *map(str, pids)])
                 return True
             return not any(row.parent == 0 and least <= row.age_s <= most for row in rows)
     except (KubeloreError, TimeoutError):

@@ -71,8 +71,8 @@ class Terminal:
         self.id = id_
         self.target = target
         self.owner = owner
-        self.command: list[str] = []
-        """What runs in it, and why it was asked for: whoever attaches is held to the policies for it."""
+        self.asked_for: list[list[str]] = []
+        """What policies were asked about, and why it was opened: whoever attaches is held to them too."""
         self.reason = ""
         self.shown = asyncio.Event()
         """Set when it has shown something."""

@@ -65,6 +65,7 @@ class _Opening:
 
     request: OpenTerminal
     target: ContainerId
+    asked_for: list[list[str]]
     answer: asyncio.Future[OpenedTerminal]
     terminal: Terminal | None = None
 
@@ -104,17 +105,16 @@ class Terminals:
         """
         target = ContainerId.parse(request.target)
         _check(request)
-        commands = [request.command] if request.command else list(ASKED_FOR)
+        asked_for = [request.command] if request.command else list(ASKED_FOR)
         if request.debug:
-            commands.append(["debug", self._house.settings.debug_image])
-        for command in commands:
-            await self._house.exec_policies.check_exec(current_caller(), target, command, request.reason)
+            asked_for.append(["debug", self._house.settings.debug_image])
+        await self._check_exec(target, asked_for, request.reason)
         most = self._house.settings.max_terminals
         if len(self._open) + self._opening >= most:
             raise TooManyRequests(
                 f"this replica holds {most} terminals already", remedy="End some.", retry_after_s=10
             )
-        opening = _Opening(request, target, asyncio.get_running_loop().create_future())
+        opening = _Opening(request, target, asked_for, asyncio.get_running_loop().create_future())
         task = self._start(self._run(opening, Mandate.of_request()))
         self._opening += 1
         try:
@@ -130,9 +130,7 @@ class Terminals:
         terminal = self._visible(request.id)
         if not request.watch:
             terminal.check_holder(current_caller().subject)
-        await self._house.exec_policies.check_exec(
-            current_caller(), terminal.target, terminal.command, terminal.reason
-        )
+        await self._check_exec(terminal.target, terminal.asked_for, terminal.reason)
         session = new_session_id(SERVICE, "gateway")
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._start(self._carry(terminal, session, request.watch, ready))
@@ -167,6 +165,10 @@ class Terminals:
             await asyncio.wait(self._tasks, timeout=5)
         for task in self._tasks:
             task.cancel()
+
+    async def _check_exec(self, target: ContainerId, asked_for: list[list[str]], reason: str) -> None:
+        for command in asked_for:
+            await self._house.exec_policies.check_exec(current_caller(), target, command, reason)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -227,7 +229,7 @@ class Terminals:
                     await stream.resize(request.columns, request.rows)
                 opened_at = asyncio.get_running_loop().time()
                 terminal = Terminal(id_, target, current_caller().subject, stream, self._limits, recorder)
-                terminal.command, terminal.reason = command, request.reason
+                terminal.asked_for, terminal.reason = opening.asked_for, request.reason
                 opening.terminal = terminal
                 answer = OpenedTerminal(
                     id=id_, target=str(target), command=command, operation_id=entry.operation_id

@@ -209,7 +209,9 @@ async def _probe(reached: Reached, target: ContainerId, place: ContainerId) -> T
                 async for _, data in stream:
                     held += data
                     if len(held) > MAX_PROBED:
-                        raise Unsupported(f"the shell of {place.container} says too much to be one", remedy=_OFFER)
+                        raise Unsupported(
+                            f"the shell of {place.container} says too much to be one", remedy=_OFFER
+                        )
                 said = bytes(held)
     except TimeoutError as error:
         raise DeadlineExceeded(f"{place.container} ran no shell within {_PROBE_S:g} s") from error
