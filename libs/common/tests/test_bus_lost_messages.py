@@ -32,6 +32,8 @@ class LossyWire:
         self._loses = loses
         self._tasks: set[asyncio.Task[None]] = set()
         self.lost = 0
+        self.mute = False
+        """Swallow every message on its way to the client. The connection goes on all the same."""
 
     async def __aenter__(self) -> LossyWire:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -67,6 +69,8 @@ class LossyWire:
                     target.write(line)
                     continue
                 payload = await source.readexactly(int(words[-1]) + 2)
+                if self.mute:
+                    continue
                 ack = next((word.split(".") for word in words if word.startswith("$JS.ACK.")), None)
                 if ack is not None and self._loses(ack):
                     self.lost += 1
@@ -216,4 +220,30 @@ async def test_a_lease_that_got_lost_on_its_way_to_a_watcher_is_seen_all_the_sam
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            await reader.close()
+
+
+async def test_a_watcher_that_heard_nothing_for_longer_than_a_mark_lasts_sees_that_a_lease_has_ended(
+    bus: Bus, bus_server: NatsServer, eventually
+) -> None:
+    """It goes on asking meanwhile, which must not count as having heard."""
+    lease = await Leases(bus).acquire("observer.prod", ttl_s=3600)
+    assert lease is not None
+    async with LossyWire(bus_server.port, lambda _: False) as wire:
+        reader = await through(wire, bus_server)
+        try:
+            async with aclosing(Leases(reader).watch_holders("observer.")) as changes:
+                assert "observer.prod" in await anext(changes)
+                following = asyncio.ensure_future(anext(changes))
+                wire.mute = True
+                await lease.release()
+
+                async def forgotten() -> bool:
+                    return (await bus.jetstream("STREAM.INFO.KV_LEASES"))["state"]["messages"] == 0
+
+                await eventually(forgotten, 30)
+                wire.mute = False
+                async with asyncio.timeout(20):
+                    assert await following == {}
+        finally:
             await reader.close()

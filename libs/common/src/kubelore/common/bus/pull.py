@@ -60,7 +60,8 @@ class PullReader:
         self._outstanding = 0
         self._pulls = 0
         self._gone = False
-        self._heard_at = 0.0
+        self._asked_at = 0.0
+        self._heard_at = asyncio.get_running_loop().time()
         self._longest_silence_s = longest_silence_s
 
     async def __aenter__(self) -> Self:
@@ -103,7 +104,7 @@ class PullReader:
         return messages
 
     async def _pull_when_needed(self, now: float) -> None:
-        if self._outstanding > 0 and now - self._heard_at < _SILENT_S:
+        if self._outstanding > 0 and now - max(self._asked_at, self._heard_at) < _SILENT_S:
             return
         body = {
             "batch": self._batch,
@@ -113,17 +114,14 @@ class PullReader:
         }
         self._pulls += 1
         self._outstanding = self._batch
-        self._note_silence(now)
+        self._asked_at = now
         with suppress(KubeloreError):
             await self._bus.send(self._next, msgspec.json.encode(body), reply=f"{self._inbox}.{self._pulls}")
 
-    def _note_silence(self, now: float) -> None:
-        if self._heard_at and now - self._heard_at > self._longest_silence_s:
-            self._gone = True
-        self._heard_at = now
-
     async def _on_message(self, message: Msg) -> None:
-        self._note_silence(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._gone = self._gone or now - self._heard_at > self._longest_silence_s
+        self._heard_at = now
         current = message.subject.endswith(f".{self._pulls}")
         status = (message.headers or {}).get("Status")
         if status is None or message.reply:
