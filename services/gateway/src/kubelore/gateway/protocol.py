@@ -3,8 +3,9 @@
 httptools takes a head of any length, and uvicorn waits for its end for ever:
 anybody who can connect could fill the memory, or hold every connection, without
 a token. Nor does uvicorn end a connection on which bytes come after an answer
-that are no request, and it takes the trailers of a body for headers. Bodies are
-bounded elsewhere (`limits`), where the caller is known.
+that are no request, and it takes the trailers of a body for headers, of which
+httptools keeps even one in the making. Bodies are bounded elsewhere (`limits`),
+where the caller is known.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._head_bytes = 0
         self._head_open = True
+        self._beside_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -48,6 +50,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._head_done()
+        self._beside_bytes = 0
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -55,8 +58,14 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_open:
             super().on_header(name, value)
 
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self._beside_bytes = 0
+        super().on_body(body)
+
     def data_received(self, data: bytes) -> None:
-        """Bytes of a head, a body, or both."""
+        """Bytes of a head, a body, or both, or of what is neither: trailers and the like."""
+        self._beside_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -69,6 +78,9 @@ class BoundedHttp(HttpToolsProtocol):
                 self._refuse(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too long"
                 )
+        elif self._beside_bytes > MAX_HEAD_BYTES:
+            # Not refused in words: an answer may be on its way.
+            self.transport.close()
         elif self._timer is None and self.cycle.response_complete:
             # A body that nobody reads, and for which uvicorn has ended its timer of idle connections.
             self._timer = self.loop.call_later(HEAD_DEADLINE_S, self.transport.close)
