@@ -98,7 +98,8 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
     )
     async def batch(request: Request, caller: Annotated[Caller, CallerOf], body: BatchBody) -> Response:
         # What pydantic read is the last of a key that is there twice; the text may hold manifests.
-        load_json(text := await request.body(), max_bytes=len(text), max_nodes=len(text))
+        text = await request.body()
+        await asyncio.to_thread(load_json, text, max_bytes=len(text), max_nodes=len(text))
         return json_answer(batch_report(await carrying_out.batch(request, caller, body), body.dry_run))
 
     @router.post(
@@ -168,7 +169,7 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
             WriteBody,
             action="patch",
             id=id,
-            patch=load_json(await request.body()),
+            patch=await asyncio.to_thread(load_json, await request.body()),
             patch_type=kind,
             uid=uid,
             rv=rv,
