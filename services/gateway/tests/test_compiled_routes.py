@@ -110,3 +110,17 @@ def test_an_endpoint_that_cannot_be_laid_out_is_refused_at_the_start(
     app.include_router(router)
     with pytest.raises(TypeError, match=r"laid out|more than the request"):
         compile_routes(app)
+
+
+def test_a_route_that_is_included_twice_is_refused_at_the_start() -> None:
+    """Each place may ask for more than the other."""
+    app, router = FastAPI(), APIRouter(route_class=CompiledRoute)
+
+    @router.get("/")
+    async def answer() -> Response:
+        return JSONResponse([])
+
+    app.include_router(router, prefix="/open")
+    app.include_router(router, prefix="/closed", dependencies=[Depends(_agent)])
+    with pytest.raises(TypeError, match="twice"):
+        compile_routes(app)

@@ -40,10 +40,17 @@ class CompiledRoute(APIRoute):
 
 
 def compile_routes(app: FastAPI) -> None:
-    """Give every CompiledRoute its plan, with the dependencies of all that includes it. Raises TypeError."""
+    """Give every CompiledRoute its plan, with the dependencies of all that includes it.
+
+    Raises TypeError for one that cannot have a plan, or is included twice: the
+    dependencies of one place would be left out at the other.
+    """
     for context in iter_route_contexts(app.routes):
-        if isinstance(context.original_route, CompiledRoute):
-            context.original_route.plan = Plan(context.dependant)
+        route = context.original_route
+        if isinstance(route, CompiledRoute):
+            if route.plan is not None:
+                raise TypeError(f"{route.path} is included twice")
+            route.plan = Plan(context.dependant)
 
 
 class Plan:

@@ -97,7 +97,7 @@ class Roster:
         return self._turn
 
     def observed(self, name: str) -> Observed | None:
-        """How the observer of a cluster is; None while one has not said it yet, at most for a minute."""
+        """How the observer of a cluster is; None while one has not said it: for a minute, or until it is reached."""
         if self._owners_known and name not in self._owners:
             return Observed("error", error=UNOWNED)
         return self._observed.get(name)
