@@ -184,7 +184,7 @@ async def slow_way(plane: ControlPlane) -> AsyncIterator[SlowWay]:
     server = next(line for line in plane.kubeconfig().splitlines() if "server:" in line).split()[-1]
     parts = urlsplit(server)
     async with SlowWay(parts.hostname or "", parts.port or 443) as way:
-        way.kubeconfig = plane.kubeconfig().replace(f":{parts.port}", f":{way.port}")  # type: ignore[attr-defined]
+        way.kubeconfig = plane.kubeconfig().replace(f":{parts.port}", f":{way.port}")
         yield way
 
 

@@ -12,6 +12,7 @@ class SlowWay:
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
+        self.kubeconfig = ""
         self.delay_s = 0.0
         self.port = 0
 

@@ -14,7 +14,7 @@ from kubelore.common.store import BlobStore, open_database
 from kubelore.container_ops.lines import LogLine
 from kubelore.container_ops.segment_blocks import unpack_block
 from kubelore.container_ops.segment_merging import SETTLED_S, SegmentMerging
-from kubelore.container_ops.segment_repository import RETIRED
+from kubelore.container_ops.segment_repository import RETIRED, SegmentScope
 from kubelore.container_ops.segment_store import SegmentStore
 from kubelore.container_ops.segments import SegmentBatch, StreamGap, StreamKey, StreamLines
 
@@ -125,3 +125,12 @@ async def test_what_is_let_go_to_make_room_is_not_found_again_in_its_parts(store
     assert (await store.expire("p", max_bytes=held.stored_bytes - 1)).segments == 1
     assert not [one async for one in store.repository.of_policy("p") if one.level == RETIRED]
     assert (await store.held("p")).segments == 1
+
+
+async def test_a_search_that_begins_later_does_not_look_through_what_was_merged(store: SegmentStore) -> None:
+    await fill(store, 40)
+    before = time.time_ns()
+    assert await SegmentMerging(store).merge_round() == 39
+    scope, look = SegmentScope(clusters=("prod",)), store.repository.overlapping
+    assert len(await look(scope, newest_first=True, began=before)) == 41
+    assert len(await look(scope, newest_first=True, began=time.time_ns())) == 2

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from kubelore.common.store import Database, gt, gte, lt, one_of, present
+from kubelore.common.store import Database, gt, gte, lt, not_lt, one_of, present
 from kubelore.common.store.paging import Sort
 from kubelore.container_ops.lines import Cursor
 from kubelore.container_ops.segments import Resume, Segment, SegmentIndex
@@ -96,10 +96,23 @@ class SegmentRepository:
         return found[0]["_id"] if found else ""
 
     async def overlapping(
-        self, where: SegmentScope, *, newest_first: bool, after: list[Any] | None = None, limit: int = _CHUNK
+        self,
+        where: SegmentScope,
+        *,
+        newest_first: bool,
+        began: int = 0,
+        after: list[Any] | None = None,
+        limit: int = _CHUNK,
     ) -> list[Segment]:
-        """Segments with lines of a scope, by when they end (newest first) or begin; `after` is the last one's `place`."""
-        query: dict[str, Any] = {"last": gte(where.since), "cluster": one_of(where.clusters)}
+        """Segments with lines of a scope, by when they end (newest first) or begin; `after` is the last one's `place`.
+
+        Those that were retired before the search `began` (ns) are left out: it meets the merged ones.
+        """
+        query: dict[str, Any] = {
+            "last": gte(where.since),
+            "cluster": one_of(where.clusters),
+            "retired": not_lt(began),
+        }
         if where.until:
             query["first"] = lt(where.until)
         named = {"pods": where.pod, "workloads": where.workload, "policy": where.policy}

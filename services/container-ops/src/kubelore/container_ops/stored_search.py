@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -35,6 +36,8 @@ AT_ONCE = 8
 OPENED = 32
 """Segments whose filters are asked together."""
 PAGE = 200
+CLOCKS_NS = 60_000_000_000
+"""How far the clocks of two replicas may differ: one merges while the other searches."""
 
 T = TypeVar("T")
 
@@ -79,6 +82,7 @@ class StoredSearch:
         self._pending: deque[Segment] = deque()
         self._after: list[Any] | None = None
         self._ended = False
+        self._began = time.time_ns() - CLOCKS_NS
         self._taken: set[str] = set()
         self._covered: set[str] = set()
         """Parts of merged segments that are taken."""
@@ -126,6 +130,7 @@ class StoredSearch:
         found = await self._store.repository.overlapping(
             self._places.scope(self._filter.asked),
             newest_first=self._newest_first,
+            began=self._began,
             after=self._after,
             limit=PAGE,
         )

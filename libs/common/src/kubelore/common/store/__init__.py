@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kubelore.common.store.blobs import BlobInfo, BlobStore
-    from kubelore.common.store.filters import Condition, gt, gte, lt, lte, ne, one_of, present, starts_with
+    from kubelore.common.store.filters import (
+        Condition,
+        gt,
+        gte,
+        lt,
+        lte,
+        ne,
+        not_lt,
+        one_of,
+        present,
+        starts_with,
+    )
     from kubelore.common.store.keys import blob_key
     from kubelore.common.store.mongo import Collection, Database, open_database
     from kubelore.common.store.paging import position
@@ -28,6 +39,7 @@ __all__ = [
     "lt",
     "lte",
     "ne",
+    "not_lt",
     "one_of",
     "open_database",
     "position",
@@ -37,7 +49,7 @@ __all__ = [
 
 _HOMES = {
     "blobs": ("BlobInfo", "BlobStore"),
-    "filters": ("Condition", "gt", "gte", "lt", "lte", "ne", "one_of", "present", "starts_with"),
+    "filters": ("Condition", "gt", "gte", "lt", "lte", "ne", "not_lt", "one_of", "present", "starts_with"),
     "keys": ("blob_key",),
     "mongo": ("Collection", "Database", "open_database"),
     "paging": ("position",),

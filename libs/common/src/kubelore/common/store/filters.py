@@ -69,6 +69,11 @@ def gte(value: Scalar) -> Condition:
     return Condition((("$gte", checked(value)),))
 
 
+def not_lt(value: Scalar) -> Condition:
+    """Not less than, of the same type; or not there."""
+    return Condition((("$not", {"$lt": checked(value)}),))
+
+
 def one_of(values: Iterable[Scalar]) -> Condition:
     """Any of at most 1,000 values; of none at all, nothing matches. Raises BadRequest."""
     choices = [checked(value) for value in values]
