@@ -104,7 +104,8 @@ class OnDemand:
                 )
                 for number, raw in enumerate(page.items):
                     try:
-                        held.add(around.records.admit(self.type, raw).raw)
+                        manifest = around.records.admit(self.type, raw)
+                        held.add(manifest.raw, facts=manifest.facts)
                     except UNREADABLE as error:
                         log.warning("object passed over", type=self.type.name, detail=error.detail)
                     if number % BREATH == 0:
