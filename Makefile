@@ -27,6 +27,7 @@ test: lint ## the whole suite by two workers, real servers included (ARGS="-k na
 
 lint: bootstrap ## ruff, basedpyright, import-linter
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 

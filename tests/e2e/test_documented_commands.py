@@ -85,7 +85,13 @@ class Reader:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=420, check=False, cwd=self.home, env=self.environment
+            command,
+            capture_output=True,
+            text=True,
+            timeout=420,
+            check=False,
+            cwd=self.home,
+            env=self.environment,
         )
         return done.stdout + done.stderr
 

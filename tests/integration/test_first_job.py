@@ -87,7 +87,8 @@ async def test_a_watch_from_a_list_misses_nothing_that_happened_since(fleet, lab
 
 async def test_a_watch_resumes_behind_the_last_event_that_was_seen(fleet, lab_pair) -> None:
     page = await fleet.list(type="cm", namespace=NAMESPACE)
-    first, second = (f"{name}-{time.monotonic_ns()}" for name in ("one", "two"))  # new ones, were it run again
+    # New ones, were it run again.
+    first, second = (f"{name}-{time.monotonic_ns()}" for name in ("one", "two"))
     await apply(lab_pair.first, config_map(first), config_map(second))
     seen, _, data = await first_event(
         fleet.watch(type="cm", since=page["watch_from"], namespace=NAMESPACE), "added"

@@ -88,7 +88,9 @@ class Published:
 
     def since_last_gap(self, type_name: str = "configmaps") -> Published:
         """What came from a type's last gap on: nothing of what an observer before it had published of it."""
-        gaps = (n for n, record in enumerate(self.records) if isinstance(record, Gap) and record.type == type_name)
+        gaps = (
+            n for n, record in enumerate(self.records) if isinstance(record, Gap) and record.type == type_name
+        )
         last = max(gaps)
         return Published(self.records[last:])
 

@@ -13,7 +13,9 @@ def _status(code: int, message: str) -> bytes:
 
 
 def test_a_manifest_that_the_schema_does_not_allow_is_the_senders_fault_though_the_code_is_500() -> None:
-    said = "failed to create typed patch object (a/web; apps/v1, Kind=Deployment): .spec.x: field not declared"
+    said = (
+        "failed to create typed patch object (a/web; apps/v1, Kind=Deployment): .spec.x: field not declared"
+    )
     error = status_error(500, _status(500, said))
     assert isinstance(error, Invalid)
     assert ".spec.x" in error.detail

@@ -121,7 +121,9 @@ class Idempotency:
             expires_at=now + timedelta(seconds=KEPT_S),
         )
 
-    async def _first(self, mine: Attempt, body: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _first(
+        self, mine: Attempt, body: bytes | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         recorder = _Recorder(send)
         try:
             async with self._kept_alive(mine):

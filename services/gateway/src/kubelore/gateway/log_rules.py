@@ -42,7 +42,8 @@ class LogScopeBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     clusters: Globs = Field(
-        default=[], description="Names, group:x and tag:y, as they are when it is said; all that you see when empty."
+        default=[],
+        description="Names, group:x and tag:y, as they are when it is said; all that you see when empty.",
     )
     namespaces: Globs = Field(default=[], description="Names or globs; all when empty.")
     labels: str = Field(default="", max_length=4000, description="A label selector of pods.")
@@ -128,13 +129,17 @@ class AlertLinesBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     search: str = Field(default="", max_length=1000, description="Text that a line holds.")
-    regex: str = Field(default="", max_length=1000, description="A regular expression of RE2 that it matches.")
+    regex: str = Field(
+        default="", max_length=1000, description="A regular expression of RE2 that it matches."
+    )
     ignore_case: bool = False
     inverse: bool = Field(default=False, description="Lines that do not hold or match it.")
     level: Literal["trace", "debug", "info", "warn", "error", "fatal"] | None = Field(
         default=None, description="This level or worse."
     )
-    fields: Conditions = Field(default=[], description="Conditions on fields of JSON lines: status>=500, !trace.")
+    fields: Conditions = Field(
+        default=[], description="Conditions on fields of JSON lines: status>=500, !trace."
+    )
 
     def filter(self) -> LogFilter:
         """As it goes over the bus."""

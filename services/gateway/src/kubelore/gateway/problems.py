@@ -58,7 +58,10 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     By reference: FastAPI would make a serializer of a model for each route and status, 0.4 s of every start.
     """
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": dict(REFERENCE)}}}
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": dict(REFERENCE)}},
+        }
         for status in (400, 401, 403, 429, 503, 504, *statuses)
     }
 

@@ -349,9 +349,7 @@ class Listing:
         self._regressed = regressed
         self._unseen = BitMap(row.number for row in table.within(namespace))
 
-    def add(
-        self, raw: bytes, hashes: dict[str, bytes] | None = None, facts: Facts | None = None
-    ) -> Upserted:
+    def add(self, raw: bytes, hashes: dict[str, bytes] | None = None, facts: Facts | None = None) -> Upserted:
         """Take in one item as `upsert` does; raises Invalid for bytes that are no object."""
         facts = facts or read(self._table.type, raw)
         done = self._model._put(self._table, facts, raw, force=self._regressed)  # pyright: ignore[reportPrivateUsage]

@@ -68,6 +68,7 @@ class LogStream(msgspec.Struct, frozen=True):
 
 STREAM_LOGS = Endpoint(SERVICE, "logs-stream", StreamLogs, LogStream, deadline_s=20.0)
 
+
 class ReadManyLogs(msgspec.Struct, frozen=True, kw_only=True):
     """One page of many containers' logs, as `kubelore.common.contracts.logs.ReadLogs` of one."""
 

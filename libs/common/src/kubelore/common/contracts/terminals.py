@@ -101,9 +101,7 @@ OPEN_TERMINAL = Endpoint(SERVICE, "open-terminal", OpenTerminal, OpenedTerminal,
 ATTACH_TERMINAL = Endpoint(
     SERVICE, "attach-terminal", AttachTerminal, AttachedTerminal, scope="replica", deadline_s=5.0
 )
-END_TERMINAL = Endpoint(
-    SERVICE, "end-terminal", EndTerminal, EndedTerminal, scope="replica", deadline_s=10.0
-)
+END_TERMINAL = Endpoint(SERVICE, "end-terminal", EndTerminal, EndedTerminal, scope="replica", deadline_s=10.0)
 RECORDING = Endpoint(SERVICE, "read-recording", ContainerOperationRef, RecordingSession, deadline_s=10.0)
 
 ENDPOINTS = (OPEN_TERMINAL, ATTACH_TERMINAL, END_TERMINAL, RECORDING)
