@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -73,16 +73,20 @@ class EventStream(StreamingResponse):
 
 
 class Outflow(StreamingResponse):
-    """What leaves for good: it goes on while its client reads it and its caller may have it, and is cut off else."""
+    """What leaves for good: it goes on while its client reads it and its caller may have it, and is cut off else.
+
+    `standing` is None where the service that sends the content ends it for who may not have it any more.
+    """
 
     def __init__(
         self,
         content: AsyncGenerator[bytes],
-        standing: Standing,
+        standing: Standing | None,
         media_type: str,
         headers: Mapping[str, str] | None = None,
+        status_code: int = 200,
     ) -> None:
-        super().__init__(content, headers=headers, media_type=media_type)
+        super().__init__(content, status_code, headers, media_type)
         self._content = content
         self._standing = standing
 
@@ -90,12 +94,18 @@ class Outflow(StreamingResponse):
         """Answer; a connection that ends before the last chunk or the length has not brought all of it."""
         async with aclosing(self._content):
             try:
-                async with ended_by(asyncio.create_task(self._standing.lapse())):
+                async with self._while_it_stands():
                     await super().__call__(scope, receive, impatient(send))
             except StalledError:
                 log.info("what leaves is read no more", after_s=STALLED_S)
             except KubeloreError as error:
+                # The head is out: a body that does not end tells it.
                 log.info("what leaves broke off", reason=error.reason, detail=error.detail)
+
+    def _while_it_stands(self) -> AbstractAsyncContextManager[None]:
+        if self._standing is None:
+            return nullcontext()
+        return ended_by(asyncio.create_task(self._standing.lapse()))
 
 
 class StalledError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from email.utils import formatdate
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -13,7 +13,6 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 
 from kubelore.common.bus import Bus
 from kubelore.common.bus.sessions import Session, SessionEnded
@@ -30,17 +29,14 @@ from kubelore.common.contracts.transfers import (
     Upload,
     Uploaded,
 )
-from kubelore.common.errors import BadRequest, IntegrityError, KubeloreError, UpstreamError
-from kubelore.common.telemetry import get_logger
+from kubelore.common.errors import BadRequest, IntegrityError, UpstreamError
 from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.container_ids import ContainerPath
-from kubelore.gateway.event_stream import StalledError, impatient
+from kubelore.gateway.event_stream import Outflow
 from kubelore.gateway.problems import documented, status_problem
 from kubelore.gateway.schemas import LINE
 from kubelore.gateway.upload_bodies import UploadBody
-
-log = get_logger(__name__)
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORM: dict[str, Any] = {
@@ -214,7 +210,9 @@ def _downloading(router: APIRouter, bus: Bus) -> None:
                     headers = {"Content-Range": f"bytes */{there.size}"}
                     return status_problem(416, f"the file has {there.size} bytes", headers)
         opened = await bus.request(transfers.DOWNLOAD, asked)
-        return FileStream(_content(bus, opened, trailer=trailer), opened, partial=partial, trailer=trailer)
+        content = _content(bus, opened, trailer=trailer)
+        headers = _headers(opened, partial, trailer)
+        return Outflow(content, None, MEDIA[opened.form], headers, 206 if partial else 200)
 
 
 async def _poured(bus: Bus, session_id: str, body: UploadBody) -> Uploaded:
@@ -260,31 +258,9 @@ async def _content(bus: Bus, opened: DownloadOpened, *, trailer: bool) -> AsyncG
     raise IntegrityError("the download ended without an account of it")
 
 
-class FileStream(StreamingResponse):
-    """Content whose connection is cut when it is not whole."""
-
-    def __init__(
-        self, content: AsyncGenerator[bytes], opened: DownloadOpened, *, partial: bool, trailer: bool
-    ) -> None:
-        super().__init__(content, 206 if partial else 200, _headers(opened, partial, trailer))
-        self._content = content
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and end what is asked of others when the client is gone."""
-        async with aclosing(self._content):
-            try:
-                await super().__call__(scope, receive, impatient(send))
-            except StalledError:
-                log.info("a download is read no more")
-            except KubeloreError as error:
-                # The head is out: a body that does not end tells it, and the journal why.
-                log.info("a download broke off", reason=error.reason, detail=error.detail)
-
-
 def _headers(opened: DownloadOpened, partial: bool, trailer: bool) -> dict[str, str]:
     name = opened.name + ("" if opened.form == "file" else f".{opened.form}")
     headers = {
-        "Content-Type": MEDIA[opened.form],
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "X-Accel-Buffering": "no",
         "Kubelore-File-Mode": f"{opened.mode:04o}",
