@@ -22,8 +22,7 @@ from kubelore.common.contracts.changes import Change, Gap, Record, Synced
 from kubelore.common.errors import KubeloreError
 from kubelore.common.kube import AddressPolicy, KubeClient, ResourceType, decode_meta, read_kubeconfig
 from kubelore.lab.cluster import ControlPlane
-
-from .wires import SlowWay
+from kubelore.lab.wires import Wire
 
 CONFIG_MAPS = ResourceType(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
 NAMESPACE = "faults"
@@ -179,13 +178,20 @@ async def plane(lab_or_skip, tmp_path: Path) -> AsyncIterator[ControlPlane]:
         yield running
 
 
+class Way(Wire):
+    """A wire to an API server, and the kubeconfig that leads over it."""
+
+    kubeconfig = ""
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def slow_way(plane: ControlPlane) -> AsyncIterator[SlowWay]:
-    server = next(line for line in plane.kubeconfig().splitlines() if "server:" in line).split()[-1]
-    parts = urlsplit(server)
-    async with SlowWay(parts.hostname or "", parts.port or 443) as way:
-        way.kubeconfig = plane.kubeconfig().replace(f":{parts.port}", f":{way.port}")
-        yield way
+async def way(plane: ControlPlane) -> AsyncIterator[Way]:
+    """Between Kubelore and the control plane."""
+    port = urlsplit(plane.server).port
+    assert port is not None
+    async with Way(port) as made:
+        made.kubeconfig = plane.kubeconfig().replace(f":{port}", f":{made.port}")
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")

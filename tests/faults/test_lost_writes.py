@@ -45,9 +45,9 @@ async def told(own_kubelore) -> AsyncIterator[list[Applied]]:
 
 
 async def test_a_write_whose_end_nobody_saw_is_found_afterwards_and_never_made_twice(
-    own_kubelore, plane, slow_way, told
+    own_kubelore, plane, way, told
 ) -> None:
-    await own_kubelore.onboard("victim", slow_way.kubeconfig)
+    await own_kubelore.onboard("victim", way.kubeconfig)
     container = {"name": "web", "image": "example.invalid/web:1", "args": ["first"]}
     manifest = {
         "apiVersion": "v1",
@@ -59,7 +59,7 @@ async def test_a_write_whose_end_nobody_saw_is_found_afterwards_and_never_made_t
     made = await own_kubelore.http.post("/api/k8s/unified/batch", json={"operations": [operation]})
     assert made.json()["succeeded"] == 1, made.text
 
-    slow_way.delay_s = HELD_S
+    way.delay_s = HELD_S
     appended = [{"op": "add", "path": "/template/spec/containers/0/args/-", "value": "once"}]
     asking = asyncio.create_task(
         own_kubelore.http.patch(
@@ -82,7 +82,7 @@ async def test_a_write_whose_end_nobody_saw_is_found_afterwards_and_never_made_t
 
     await wait_for(happened, "the API server to have done it", 30, every=0.05)
     os.kill(own_kubelore.pid("resource-ops"), signal.SIGKILL)
-    slow_way.delay_s = 0.0
+    way.delay_s = 0.0
 
     answer = await asking
     assert answer.status_code == 504, answer.text
@@ -103,11 +103,11 @@ async def test_a_write_whose_end_nobody_saw_is_found_afterwards_and_never_made_t
 
 
 async def test_a_write_before_which_the_object_could_not_be_read_was_certainly_not_made(
-    own_kubelore, plane, slow_way, told
+    own_kubelore, plane, way, told
 ) -> None:
-    await own_kubelore.onboard("victim", slow_way.kubeconfig)
+    await own_kubelore.onboard("victim", way.kubeconfig)
     await plane.kubectl()("create", "configmap", "untouched", "-n", NAMESPACE)
-    slow_way.delay_s = 3600.0
+    way.delay_s = 3600.0
     path = f"/api/k8s/unified/resources/victim:configmaps:{NAMESPACE}:untouched"
     answer = await own_kubelore.http.patch(
         path, json={"data": {"a": "1"}}, headers={"Content-Type": "application/merge-patch+json"}, timeout=90

@@ -33,10 +33,8 @@ async def own_kubelore(tmp_path: Path, start_kubelore) -> AsyncIterator[Any]:
         yield running
 
 
-async def test_a_request_with_a_key_is_never_done_twice_and_one_without_is(
-    own_kubelore, plane, slow_way
-) -> None:
-    await own_kubelore.onboard("victim", slow_way.kubeconfig)
+async def test_a_request_with_a_key_is_never_done_twice_and_one_without_is(own_kubelore, plane, way) -> None:
+    await own_kubelore.onboard("victim", way.kubeconfig)
     kubectl = plane.kubectl()
     container = {"name": "web", "image": "example.invalid/web:1", "args": ["first"]}
     template = {"template": {"spec": {"containers": [container]}}}
@@ -50,13 +48,13 @@ async def test_a_request_with_a_key_is_never_done_twice_and_one_without_is(
     async def done() -> bool:
         return await arguments() == ["first", "more"]
 
-    slow_way.delay_s = HELD_S
+    way.delay_s = HELD_S
     first = asyncio.create_task(_ask(own_kubelore, 0, "one-intent"))
     await wait_for(done, "the API server to have done it", 40, every=0.05)
     os.kill(own_kubelore.pid("gateway-1"), signal.SIGKILL)
     with pytest.raises(httpx.TransportError):
         await first
-    slow_way.delay_s = 0.0
+    way.delay_s = 0.0
 
     retried = await _ask(own_kubelore, 1, "one-intent")
     assert (retried.status_code, retried.json()["code"]) == (409, "OperationUnderWay")

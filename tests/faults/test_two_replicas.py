@@ -16,8 +16,6 @@ import pytest_asyncio
 
 from kubelore.lab.waiting import wait_for
 
-from .wires import Wire
-
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 SERVICES = ("resource-ops", "cluster-registry", "gateway", "yaml-vcs", "container-ops")
@@ -173,21 +171,17 @@ async def test_kill_nine_of_every_process_in_turn_loses_no_change_and_no_event(
 
 
 async def test_watches_cut_again_and_again_lose_nothing(
-    own_kubelore, plane, writer, witness, follower, equals_kubectl
+    own_kubelore, way, writer, witness, follower, equals_kubectl
 ) -> None:
-    port = httpx.URL(plane.server).port
-    assert port is not None
-    async with Wire(port) as wire:
-        kubeconfig = plane.kubeconfig().replace(f":{port}", f":{wire.port}")
-        await own_kubelore.onboard("victim", kubeconfig)
-        await asyncio.wait_for(follower.listening.wait(), 30)
-        async with Load(writer) as load:
-            cut = 0
-            for _ in range(5):
-                await load.more(40)
-                cut += wire.cut()
-        await nothing_lost(own_kubelore, writer, witness, follower, equals_kubectl)
-        assert cut >= 5
+    await own_kubelore.onboard("victim", way.kubeconfig)
+    await asyncio.wait_for(follower.listening.wait(), 30)
+    async with Load(writer) as load:
+        cut = 0
+        for _ in range(5):
+            await load.more(40)
+            cut += way.cut()
+    await nothing_lost(own_kubelore, writer, witness, follower, equals_kubectl)
+    assert cut >= 5
 
 
 async def test_an_api_server_that_is_restarted_under_two_replicas_is_caught_up_with(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import pytest
 import pytest_asyncio
@@ -13,71 +13,44 @@ from pydantic import SecretStr
 from kubelore.common.bus import Bus, ChangeConsumer, ChangePublisher, Feed, Leases, connect, create_durables
 from kubelore.common.contracts.changes import Change, Record
 from kubelore.common.settings import CommonSettings
+from kubelore.lab.wires import Wire
 from kubelore.stack.servers import NatsServer
 
 CLUSTER = "prod"
 BATCHES = 12
 
 
-class LossyWire:
-    """A TCP proxy before NATS that swallows deliveries on their way to the client, and nothing else.
+class LossyWire(Wire):
+    """A way to NATS that swallows deliveries to the client, and nothing else.
 
     `loses` is asked for each message that JetStream delivers, by its
     acknowledgement subject: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream
     sequence>.<consumer sequence>.…`.
     """
 
-    def __init__(self, port: int, loses: Callable[[list[str]], bool]) -> None:
-        self._upstream = port
+    def __init__(self, upstream: int, loses: Callable[[list[str]], bool]) -> None:
+        super().__init__(upstream)
         self._loses = loses
-        self._tasks: set[asyncio.Task[None]] = set()
         self.lost = 0
         self.mute = False
         """Swallow every message on its way to the client. The connection goes on all the same."""
 
-    async def __aenter__(self) -> LossyWire:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-        for task in (
-            asyncio.create_task(self._copy(reader, up_writer)),
-            asyncio.create_task(self._deliver(up_reader, writer)),
-        ):
-            self._tasks.add(task)
-
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while chunk := await source.read(64 * 1024):
-                target.write(chunk)
-                await target.drain()
-        target.close()
-
-    async def _deliver(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            while line := await source.readline():
-                words = line.decode().split()
-                if words[0] not in ("MSG", "HMSG"):
-                    target.write(line)
-                    continue
-                payload = await source.readexactly(int(words[-1]) + 2)
-                if self.mute:
-                    continue
-                ack = next((word.split(".") for word in words if word.startswith("$JS.ACK.")), None)
-                if ack is not None and self._loses(ack):
-                    self.lost += 1
-                    continue
-                target.write(line + payload)
-                await target.drain()
-        target.close()
+    async def answers(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        """Carry what NATS says, but for what is lost."""
+        while line := await source.readline():
+            words = line.decode().split()
+            if words[0] not in ("MSG", "HMSG"):
+                target.write(line)
+                continue
+            payload = await source.readexactly(int(words[-1]) + 2)
+            if self.mute:
+                continue
+            ack = next((word.split(".") for word in words if word.startswith("$JS.ACK.")), None)
+            if ack is not None and self._loses(ack):
+                self.lost += 1
+                continue
+            target.write(line + payload)
+            await target.drain()
 
 
 def once(stream: str, sequence: int) -> Callable[[list[str]], bool]:
