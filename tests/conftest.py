@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,27 @@ from kubelore.stack.layout import DataDirectory, ProcessState, RunningStack
 
 # No registry is in reach of the lab's node.
 os.environ.setdefault("KUBELORE_DEBUG_IMAGE", "kubelore.local/busybox:1")
+
+
+MADE_BY_PEOPLE = (
+    "/api/k8s/clusters/list",
+    "/api/k8s/groups",
+    "/api/tokens",
+    "/api/k8s/containers/exec/policies",
+    "/api/k8s/logs/policies",
+    "/api/k8s/logs/alerts",
+    "/api/k8s/yaml/backup/policies",
+)
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """Whoever holds a token with grants of their own."""
+
+    id: str
+    """Of the token, by which it is revoked."""
+    token: str
+    http: httpx.AsyncClient
 
 
 class Kubelore:
@@ -91,6 +112,29 @@ class Kubelore:
         answer = await self.http.delete(f"/api/k8s/clusters/{name}")
         assert answer.status_code in (204, 404), answer.text
 
+    @asynccontextmanager
+    async def somebody(self, name: str, *, expires_in_s: int = 3600, **grant: Any) -> AsyncIterator[Somebody]:
+        """Hand out a token with one grant, and take it back at the end."""
+        body = {"name": name, "grants": [grant], "expires_in_s": expires_in_s}
+        answer = await self.http.post("/api/tokens", json=body)
+        assert answer.status_code == 201, answer.text
+        made = answer.json()
+        headers = {"Authorization": f"Bearer {made['token']}"}
+        try:
+            async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60.0) as client:
+                yield Somebody(made["id"], made["token"], client)
+        finally:
+            await self.http.delete(f"/api/tokens/{made['id']}")
+
+    async def left_behind(self) -> list[str]:
+        """What somebody made and did not remove, of all that would be in the way of another."""
+        found: list[str] = []
+        for path in MADE_BY_PEOPLE:
+            answer = await self.http.get(path)
+            assert answer.status_code == 200, answer.text
+            found += [f"{path}: {item.get('name')}" for item in answer.json()["items"]]
+        return found
+
     async def watch(
         self, last_event_id: str = "", **query: Any
     ) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
@@ -109,6 +153,9 @@ class Kubelore:
                     yield event_id, name, json.loads(value)
 
 
+SHARED = pytest.StashKey[Kubelore]()
+
+
 async def take(events: AsyncIterator[Any], count: int) -> list[Any]:
     """The first `count` events."""
     taken: list[Any] = []
@@ -121,10 +168,14 @@ async def take(events: AsyncIterator[Any], count: int) -> list[Any]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def kubelore(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kubelore]:
+async def kubelore(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Kubelore]:
     """One Kubelore without clusters for the whole run. Whoever adds a cluster removes it; nobody kills its processes."""
     async with running_kubelore(tmp_path_factory.mktemp("kubelore")) as running:
+        request.session.stash[SHARED] = running
         yield running
+        del request.session.stash[SHARED]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -138,6 +189,16 @@ async def own_kubelore(tmp_path: Path) -> AsyncIterator[Kubelore]:
 def start_kubelore() -> type[running_kubelore]:
     """For a stack with demo clusters, or with several replicas of a service."""
     return running_kubelore
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+async def _left_as_found(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Holds every file to leave the shared Kubelore as it found it: which file runs next is chance."""
+    yield
+    shared = request.session.stash.get(SHARED, None)
+    if shared is not None:
+        left = await shared.left_behind()
+        assert not left, f"left in the Kubelore that others share: {left}"
 
 
 class running_kubelore:  # noqa: N801 - used as a function

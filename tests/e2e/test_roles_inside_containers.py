@@ -55,12 +55,7 @@ async def day(kubelore, lab_node) -> AsyncIterator[Day]:
         people: list[httpx.AsyncClient] = []
         for name, role, rights in ((OPERATOR, "operator", ["exec"]), (VIEWER, "viewer", [])):
             grant = {"role": role, "rights": rights, "clusters": [CLUSTER], "namespaces": [OURS]}
-            made = await kubelore.http.post("/api/tokens", json={"name": name, "grants": [grant]})
-            assert made.status_code == 201, made.text
-            stack.push_async_callback(kubelore.http.delete, f"/api/tokens/{made.json()['id']}")
-            headers = {"Authorization": f"Bearer {made.json()['token']}"}
-            client = httpx.AsyncClient(base_url=kubelore.url, headers=headers, timeout=60)
-            people.append(await stack.enter_async_context(client))
+            people.append((await stack.enter_async_context(kubelore.somebody(name, **grant))).http)
         await kubectl("wait", "pod/web", "-n", OURS, "--for=condition=Ready", "--timeout=90s")
         yield Day(kubelore.http, *people)
     await kubelore.remove(CLUSTER)

@@ -85,14 +85,6 @@ async def verified(kubelore, id_: str) -> dict[str, Any]:
     return told
 
 
-async def somebody(kubelore, name: str, **grant: Any) -> httpx.AsyncClient:
-    body = {"name": name, "grants": [grant], "expires_in_s": 3600}
-    answer = await kubelore.http.post("/api/tokens", json=body)
-    assert answer.status_code == 201, answer.text
-    headers = {"Authorization": f"Bearer {answer.json()['token']}"}
-    return httpx.AsyncClient(base_url=kubelore.url, headers=headers, timeout=30.0)
-
-
 def folder_of(kubelore, id_: str) -> Path:
     return next(Path(kubelore.data).rglob(f"backups/{id_}"))
 
@@ -180,11 +172,12 @@ async def test_a_deleted_backup_is_gone_with_its_files(kept) -> None:
 async def test_a_backup_needs_its_right_and_is_seen_by_whoever_may_read_all_of_it(kept) -> None:
     whole = await made(kept, clusters=["kept-a"], types=["cm"])
     part = await made(kept, clusters=["kept-a"], namespaces=["shop"], types=["cm"])
-    reader = await somebody(kept, "reader", role="viewer", clusters=["kept-a"], namespaces=["shop"])
-    keeper = await somebody(
-        kept, "keeper", role="viewer", rights=["backup"], clusters=["kept-a"], namespaces=["shop"]
-    )
-    async with reader, keeper:
+    grant = {"role": "viewer", "clusters": ["kept-a"], "namespaces": ["shop"]}
+    async with (
+        kept.somebody("reader", **grant) as looking,
+        kept.somebody("keeper", rights=["backup"], **grant) as keeping,
+    ):
+        reader, keeper = looking.http, keeping.http
         seen = [one["id"] for one in (await reader.get(API)).json()["items"]]
         assert part["id"] in seen
         assert whole["id"] not in seen

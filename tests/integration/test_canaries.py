@@ -214,6 +214,7 @@ async def test_no_secret_that_went_through_is_in_an_answer_a_log_a_stream_or_the
         await ask("GET", "/api/k8s/clusters/sim")
         await ask("GET", "/api/audit", params={"limit": 1000})
         await ask("DELETE", "/api/k8s/clusters/sim")
+        await ask("DELETE", f"/api/tokens/{made.json()['id']}")
 
     plain = [CANARY, real, token.rpartition("_")[2]]
     needles = [

@@ -186,17 +186,12 @@ async def test_what_was_done_is_on_record(files: Files) -> None:
 
 
 async def test_whoever_may_not_exec_touches_no_file(files: Files) -> None:
-    grant = {"role": "admin", "rights": [], "clusters": ["*"], "namespaces": ["*"]}
-    token = await files.http.post(
-        "/api/tokens", json={"name": "reader", "grants": [grant], "expires_in_s": 600}
-    )
-    headers = {"Authorization": f"Bearer {token.json()['token']}"}
-    async with httpx.AsyncClient(base_url=files.kubelore.url, headers=headers, timeout=30) as reader:
+    async with files.kubelore.somebody("reader", role="admin") as reader:
+        http = reader.http
         for answer in (
-            await reader.get(files.path, params={"path": "/"}),
-            await reader.get(f"{files.path}/content", params={"path": "/etc/hostname"}),
-            await reader.post(f"{files.path}/delete", json={"path": "/app", "recursive": True}),
-            await reader.put(f"{files.path}/content", params={"path": "/tmp/x"}, json={"content": ""}),
+            await http.get(files.path, params={"path": "/"}),
+            await http.get(f"{files.path}/content", params={"path": "/etc/hostname"}),
+            await http.post(f"{files.path}/delete", json={"path": "/app", "recursive": True}),
+            await http.put(f"{files.path}/content", params={"path": "/tmp/x"}, json={"content": ""}),
         ):
             assert answer.status_code == 403
-    await files.http.delete(f"/api/tokens/{token.json()['id']}")

@@ -229,20 +229,16 @@ async def test_what_cannot_be_meant_is_refused(box: Box, body: dict[str, Any]) -
 
 async def test_a_revoked_token_ends_the_command_that_it_began(box: Box) -> None:
     grant = {"role": "operator", "rights": ["exec"], "clusters": [CLUSTER], "namespaces": [NAMESPACE]}
-    made = await box.kubelore.http.post(
-        "/api/tokens", json={"name": "runner", "grants": [grant], "expires_in_s": 3600}
-    )
-    headers = {"Authorization": f"Bearer {made.json()['token']}"}
-    async with httpx.AsyncClient(base_url=box.kubelore.url, headers=headers, timeout=60) as runner:
+    async with box.kubelore.somebody("runner", **grant) as runner:
         running = asyncio.create_task(
-            runner.post(f"{box.path()}/exec", json={"command": ["sleep", "33331"], "timeout_s": 50})
+            runner.http.post(f"{box.path()}/exec", json={"command": ["sleep", "33331"], "timeout_s": 50})
         )
 
         async def runs() -> bool:
             return "sleep 33331" in await box.processes()
 
         await wait_for(runs, "the command to run", 15)
-        await box.kubelore.http.delete(f"/api/tokens/{made.json()['id']}")
+        await box.kubelore.http.delete(f"/api/tokens/{runner.id}")
         async with asyncio.timeout(25):
             answer = await running
     assert answer.status_code in (401, 503), answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,12 +73,11 @@ class Cluster:
     async def content(self, id_: str, version: int) -> str:
         return (await self.kubelore.http.get(f"{YAML}/versions/{id_}/{version}")).json()["yaml_content"]
 
-    async def caller(self, name: str, **grant: Any) -> httpx.AsyncClient:
-        told = {"rights": [], "clusters": ["alpha"], "namespaces": [SPACE], **grant}
-        body = {"name": name, "grants": [told], "expires_in_s": 3600}
-        token = (await self.kubelore.http.post("/api/tokens", json=body)).json()["token"]
-        headers = {"Authorization": f"Bearer {token}"}
-        return httpx.AsyncClient(base_url=self.kubelore.url, headers=headers, timeout=60)
+    @asynccontextmanager
+    async def caller(self, name: str, **grant: Any) -> AsyncIterator[httpx.AsyncClient]:
+        told = {"clusters": ["alpha"], "namespaces": [SPACE], **grant}
+        async with self.kubelore.somebody(name, **told) as somebody:
+            yield somebody.http
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -313,12 +313,12 @@ async def test_a_secret_is_rolled_back_with_its_values_by_who_has_the_right_and_
         "patch", "secret", "login", "-n", SPACE, "-p", '{"stringData":{"password":"c4nary-two","user":"u"}}'
     )
     await alpha.recorded(id_, 2)
-    async with await alpha.caller("no-secrets", role="operator") as operator:
+    async with alpha.caller("no-secrets", role="operator") as operator:
         refused = await alpha.roll_back(id_, 1, operator)
         assert refused.status_code == 403, refused.text
         assert (await alpha.roll_back(id_, 1, operator, dry_run=True)).status_code == 403
     answers = []
-    async with await alpha.caller("with-secrets", role="operator", rights=["secrets"]) as operator:
+    async with alpha.caller("with-secrets", role="operator", rights=["secrets"]) as operator:
         answers.append(await alpha.roll_back(id_, 1, operator, dry_run=True))
         answers.append(await alpha.roll_back(id_, 1, operator))
     assert [one.status_code for one in answers] == [200, 200], answers[-1].text
@@ -342,12 +342,12 @@ async def test_nobody_rolls_back_what_they_might_not_write_by_hand(alpha) -> Non
         body["hard"]["pods"] = pods
         await alpha.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": body})
     await alpha.recorded(quota, 2)
-    async with await alpha.caller("looking", role="viewer") as viewer:
+    async with alpha.caller("looking", role="viewer") as viewer:
         assert (await alpha.roll_back(mine, 1, viewer)).status_code == 403
         assert (await alpha.roll_back(mine, 1, viewer, dry_run=True)).status_code == 403
         at = {"cluster": "alpha", "namespace": SPACE, "at": "2026-01-01"}
         assert (await viewer.post(f"{YAML}/snapshot/rollback", json=at)).status_code == 403
-    async with await alpha.caller("working", role="operator") as operator:
+    async with alpha.caller("working", role="operator") as operator:
         assert (await alpha.roll_back(other, 1, operator)).status_code == 404
         assert (await alpha.roll_back(quota, 1, operator)).status_code == 403
         assert (await alpha.roll_back(mine, 1, operator)).status_code == 200

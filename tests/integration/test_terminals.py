@@ -266,24 +266,18 @@ async def test_an_image_without_a_shell_is_told_with_the_offer_of_a_debug_contai
 
 async def test_a_token_that_is_revoked_ends_its_terminal_within_ten_seconds(door: Door) -> None:
     grant = {"role": "operator", "rights": ["exec"], "clusters": [CLUSTER], "namespaces": [NAMESPACE]}
-    body = {"name": "short-lived", "grants": [grant], "expires_in_s": 600}
-    async with door.http.post("/api/tokens", json=body) as answer:
-        token = await answer.json()
-    socket = await door.socket(*command("sh", tty="true", stdin="true"), token=token["token"])
-    await until(socket, b"# ")
-    async with door.http.delete(f"/api/tokens/{token['id']}") as answer:
-        assert answer.status == 204
+    async with door.kubelore.somebody("short-lived", **grant) as somebody:
+        socket = await door.socket(*command("sh", tty="true", stdin="true"), token=somebody.token)
+        await until(socket, b"# ")
     async with asyncio.timeout(11):
         await to_end(socket)
     assert socket.close_code == 1008
 
 
 async def test_the_right_to_read_is_no_right_to_exec(door: Door) -> None:
-    body = {"name": "reader", "grants": [{"role": "admin"}], "expires_in_s": 600}
-    async with door.http.post("/api/tokens", json=body) as answer:
-        token = await answer.json()
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
-        await door.socket(*command("id"), token=token["token"])
+    async with door.kubelore.somebody("reader", role="admin") as reader:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await door.socket(*command("id"), token=reader.token)
     assert refusal.value.status == 403
 
 
