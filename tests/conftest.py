@@ -109,8 +109,13 @@ class Kubelore:
         return [item["id"] for item in (await self.list(**query))["items"]]
 
     async def remove(self, name: str) -> None:
+        """Remove a cluster, and its group with the last cluster in it."""
+        group = (await self.http.get(f"/api/k8s/clusters/{name}")).json().get("group")
         answer = await self.http.delete(f"/api/k8s/clusters/{name}")
         assert answer.status_code in (204, 404), answer.text
+        if group:
+            answer = await self.http.delete(f"/api/k8s/groups/{group}")
+            assert answer.status_code in (204, 404, 409), answer.text
 
     @asynccontextmanager
     async def somebody(self, name: str, *, expires_in_s: int = 3600, **grant: Any) -> AsyncIterator[Somebody]:
@@ -126,13 +131,13 @@ class Kubelore:
         finally:
             await self.http.delete(f"/api/tokens/{made['id']}")
 
-    async def left_behind(self) -> list[str]:
-        """What somebody made and did not remove, of all that would be in the way of another."""
-        found: list[str] = []
+    async def made_by_people(self) -> set[str]:
+        """Of what people make and remove, all that is there."""
+        found: set[str] = set()
         for path in MADE_BY_PEOPLE:
             answer = await self.http.get(path)
             assert answer.status_code == 200, answer.text
-            found += [f"{path}: {item.get('name')}" for item in answer.json()["items"]]
+            found |= {f"{path} {item['name']}" for item in answer.json()["items"]}
         return found
 
     async def watch(
@@ -194,11 +199,15 @@ def start_kubelore() -> type[running_kubelore]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
 async def _left_as_found(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Holds every file to leave the shared Kubelore as it found it: which file runs next is chance."""
+    found = await _made_by_people(request.session)
     yield
-    shared = request.session.stash.get(SHARED, None)
-    if shared is not None:
-        left = await shared.left_behind()
-        assert not left, f"left in the Kubelore that others share: {left}"
+    left = await _made_by_people(request.session) - found
+    assert not left, f"left in the Kubelore that others share: {left}"
+
+
+async def _made_by_people(session: pytest.Session) -> set[str]:
+    shared = session.stash.get(SHARED, None)
+    return set() if shared is None else await shared.made_by_people()
 
 
 class running_kubelore:  # noqa: N801 - used as a function

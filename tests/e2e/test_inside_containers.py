@@ -127,6 +127,7 @@ async def test_a_line_of_a_pod_that_is_gone_is_found(day: Day) -> None:
     await day.kubectl("delete", "pod", died, "-n", SPACE, "--wait")
     words = ("logs", died, "--stored", "--grep", "last words", "--cluster", REAL, "-n", SPACE)
     assert f"{LAST_WORDS} {died}" in await day.done(*words)
+    await day.done("logs-policy", "delete", "inside", "--logs")
 
 
 async def test_a_terminal_is_opened_and_can_be_replayed(day: Day) -> None:

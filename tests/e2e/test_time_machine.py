@@ -120,6 +120,7 @@ async def test_a_deleted_namespace_comes_back_in_the_other_cluster_from_the_nigh
     await wait_for(finished, "the night's backup", 60)
     await day.home("delete", "namespace", SHOP)
     backup = (await _backups(day))[0]["id"]
+    await day.done("backup", "policy", "delete", "nightly")
     await day.done("backup", "verify", backup)
     await day.done("backup", "restore", backup, "-c", AWAY, "--reason", "the shop moves")
     assert await _value(day.away, "configmap/prices", "{.data.bread}") == "3"

@@ -157,7 +157,6 @@ async def tenancy(kubelore) -> AsyncIterator[Tenancy]:
         yield made
         for token in (made.token, made.other):
             await made.admin.delete(f"/api/tokens/{token['id']}")
-        await made.admin.delete(f"/api/k8s/groups/{made.one('group')}")
         await made.admin.delete(f"/api/k8s/yaml/backup/policies/{made.one('policy')}")
         await made.admin.delete(f"/api/k8s/logs/policies/{made.one('logged')}")
         await made.admin.delete(f"/api/k8s/logs/alerts/{made.one('watched')}")

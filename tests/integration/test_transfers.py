@@ -48,9 +48,9 @@ class Box:
         url = self.url(container, "upload")
         return await self.kubelore.http.post(url, params={"path": path, **query}, content=content)
 
-    async def download(self, container: str, path: str, **query: Any) -> httpx.Response:
+    async def download(self, container: str, path: str, headers: Any = None, **query: Any) -> httpx.Response:
         url = self.url(container, "download")
-        return await self.kubelore.http.get(url, params={"path": path, **query})
+        return await self.kubelore.http.get(url, params={"path": path, **query}, headers=headers)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
