@@ -161,6 +161,31 @@ async def test_any_edits_of_a_deployment_rolled_back_to_any_version_give_that_co
     await _returns(alpha, f"alpha:deployments.apps:{SPACE}:{name}", "deployment", name, states, choose)
 
 
+async def test_what_a_rule_of_the_cluster_leaves_out_stays_as_it_is_whenever_the_version_was_made(alpha) -> None:
+    """An autoscaler's replicas: a rollback of the image that set them to what they were would be an outage."""
+    name, policy = alpha.name(), f"{YAML}/policies/alpha"
+    id_ = f"alpha:deployments.apps:{SPACE}:{name}"
+    before = await alpha.apply(deployment(name, "web:1", 1), "create")
+    await alpha.recorded(id_, 1)
+    rule = {"types": "deployments.apps", "paths": [["spec", "replicas"]]}
+    set_ = await alpha.kubelore.http.put(policy, json={"rules": [rule]})
+    assert set_.status_code == 200, set_.text
+    try:
+        under = await alpha.apply(deployment(name, "web:2", 2), "replace")
+        await alpha.apply(deployment(name, "web:3", 0), "replace")
+        await alpha.recorded(id_, 3)
+        for wanted, image in ((under, "web:2"), (before, "web:1")):
+            number = await alpha.version_at(id_, wanted["metadata"]["resourceVersion"])
+            preview = await alpha.roll_back(id_, number, dry_run=True)
+            assert "replicas" not in preview.json()["diff_content"]
+            answer = await alpha.roll_back(id_, number, reason="back")
+            assert answer.status_code == 200, answer.text
+            spec = (await alpha.live("deployment", name))["spec"]
+            assert (spec["replicas"], spec["template"]["spec"]["containers"][0]["image"]) == (0, image)
+    finally:
+        await alpha.kubelore.http.delete(policy)
+
+
 async def _returns(alpha: Cluster, id_: str, kind: str, name: str, states, choose) -> None:
     # Of one type everything is recorded in order, so that before the mark all is in.
     mark = {**states[0], "metadata": {"name": f"{name}-mark", "namespace": SPACE}}

@@ -87,7 +87,7 @@ async def main(settings: CommonSettings, stopping: asyncio.Event) -> None:
         )
         serve_parked(service, ParkedChanges(consumer, recorder))
         clusters = Recipient.load(settings.keyring_dir / "clusters.pub")
-        writing = WritingBack(bus, Normaliser(), SecretValues(keyring).values_of, clusters)
+        writing = WritingBack(bus, versioning, SecretValues(keyring).values_of, clusters)
         serve_rollbacks(
             service,
             Rollbacks(repository, histories, writing),

@@ -12,7 +12,7 @@ import fnmatch
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -199,6 +199,14 @@ class Normaliser:
             rules = (rule for rule in self.policy.rules if fnmatch.fnmatchcase(type_name, rule.types))
             paths = self._paths[type_name] = tuple(path for rule in rules for path in rule.paths)
         return paths
+
+
+class Normalisers(Protocol):
+    """Knows the rules of each cluster."""
+
+    def of(self, cluster: str, /) -> Normaliser:
+        """What takes the objects of a cluster apart now."""
+        ...
 
 
 def _canonical(found: dict[str, Any], hmacs: Mapping[str, bytes] | None) -> bytes:

@@ -12,7 +12,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
-from typing import Protocol
 
 import msgspec
 import zstandard
@@ -27,7 +26,7 @@ from kubelore.common.telemetry import get_logger
 from kubelore.yaml_vcs import packing
 from kubelore.yaml_vcs.gap_repository import Mark, parked_scope
 from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, is_known, vanish
-from kubelore.yaml_vcs.normalising import Normaliser, content_hash, versioned
+from kubelore.yaml_vcs.normalising import Normalisers, content_hash, versioned
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
 
 log = get_logger(__name__)
@@ -39,14 +38,6 @@ TRUSTED_S = 3600.0
 """How long a head that nobody wrote behind is believed in; half of the age that nothing younger is pruned of."""
 READ_AT_ONCE = 16
 MAX_OBJECT = 64 * 1024 * 1024
-
-
-class Normalisers(Protocol):
-    """Knows the rules of each cluster."""
-
-    def of(self, cluster: str, /) -> Normaliser:
-        """What takes the objects of a cluster apart now."""
-        ...
 
 
 class Heads:

@@ -87,7 +87,7 @@ class Rollbacks:
                 remedy="Roll back to the version before it, or say `delete` to delete the object.",
                 code="deleted-version",
             )
-        content = await self._histories.content(entry, request.id)
+        content = self._writing.by_rules(resource, await self._histories.content(entry, request.id))
         live = (await self._writing.live(resource.cluster, [request.id]))[request.id]
         return Intent(resource=resource, entry=entry, content=content, live=live)
 

@@ -169,7 +169,7 @@ class Snapshots:
                     Intent(resource=resource, entry=then, content=here.content, live=here, unknown=unknown)
                 )
                 continue
-            content = await self._content(then, resource.id)
+            content = self._writing.by_rules(resource, await self._content(then, resource.id))
             made = Intent(resource=resource, entry=then, content=content, live=live[resource.id])
             if made.content or made.live.there:
                 intents.append(made)

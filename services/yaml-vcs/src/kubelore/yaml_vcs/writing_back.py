@@ -14,7 +14,7 @@ from kubelore.common.contracts.writes import Delete, Replace, ReplaceMode, Writt
 from kubelore.common.crypto import Recipient
 from kubelore.common.errors import AlreadyExists, Conflict, Invalid
 from kubelore.yaml_vcs.history import Entry
-from kubelore.yaml_vcs.normalising import Normaliser, decoded
+from kubelore.yaml_vcs.normalising import Normalisers, decoded
 from kubelore.yaml_vcs.repository import Resource
 from kubelore.yaml_vcs.reverting import (
     Intent,
@@ -47,9 +47,9 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 class WritingBack:
     """`values_of` opens the values of a Secret's version, `clusters` is whom they are sealed to on the way back."""
 
-    def __init__(self, bus: Bus, normaliser: Normaliser, values_of: ValuesOf, clusters: Recipient) -> None:
+    def __init__(self, bus: Bus, normalisers: Normalisers, values_of: ValuesOf, clusters: Recipient) -> None:
         self._bus = bus
-        self._normaliser = normaliser
+        self._normalisers = normalisers
         self._values_of = values_of
         self._clusters = clusters
 
@@ -62,10 +62,15 @@ class WritingBack:
                 found[one.id] = self._seen(Resource.of(one.id), one)
         return found
 
+    def by_rules(self, resource: Resource, content: bytes) -> bytes:
+        """What a version holds, without what the rules of its cluster leave out since it was made."""
+        return content and self._normalisers.of(resource.cluster).content(resource.type, decoded(content))
+
     def _seen(self, resource: Resource, one: live.LiveObject) -> Live:
         if not one.object:
             return Live()
-        content = self._normaliser.content(resource.type, decoded(one.object), one.hmacs)
+        rules = self._normalisers.of(resource.cluster)
+        content = rules.content(resource.type, decoded(one.object), one.hmacs)
         return Live(uid=one.uid, rv=one.rv, object=decoded(one.object), content=content)
 
     async def write(
@@ -108,7 +113,8 @@ class WritingBack:
             )
             return await self._bus.request(writes.DELETE, asked), ()
         if intent.step == "replace":
-            manifest = replacing(intent, self._normaliser.paths_of(intent.resource.type))
+            rules = self._normalisers.of(intent.resource.cluster)
+            manifest = replacing(intent, rules.paths_of(intent.resource.type))
             return await self._replace(intent, manifest, "replace", wish, item), manifest.notes
         manifest = creating(intent, uids, addresses=True)
         try:
