@@ -18,8 +18,9 @@ from kubelore.common.callers import acting_as
 from kubelore.common.contracts.backup_keys import AskKeys
 from kubelore.common.contracts.backup_policies import PolicySpec
 from kubelore.common.contracts.backups import BackupRef, ListBackups
+from kubelore.common.contracts.restores import StartRestore
 from kubelore.common.crypto import Keyring
-from kubelore.common.errors import Forbidden, KubeloreError
+from kubelore.common.errors import Conflict, Forbidden, KubeloreError
 from kubelore.common.mandates import Mandate
 from kubelore.common.store import BlobStore, Database, open_database
 from kubelore.lab.waiting import wait_for
@@ -29,6 +30,8 @@ from kubelore.yaml_vcs.backup_repository import BackupRepository, Job, now
 from kubelore.yaml_vcs.backup_upkeep import BackupUpkeep
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.policy_repository import Policy, PolicyRepository
+from kubelore.yaml_vcs.restore_repository import Job as RestoreJob
+from kubelore.yaml_vcs.restore_repository import RestoreRepository
 
 
 class Archive:
@@ -42,7 +45,8 @@ class Archive:
         self.policies = PolicyRepository(database)
         leases = Leases(bus)
         self.jobs = BackupJobs(self.repository, BlobStore.open(settings.blob_url), self.keyring, bus, leases)
-        self.backups = Backups(self.repository, self.jobs, bus, leases)
+        self.restores = RestoreRepository(database)
+        self.backups = Backups(self.repository, self.jobs, bus, leases, self.restores.reading)
         self.upkeep = self.successor()
 
     def successor(self) -> BackupUpkeep:
@@ -221,3 +225,22 @@ async def test_a_backup_whose_time_is_over_goes_with_its_files_and_no_other_does
     with suppress(asyncio.CancelledError, KubeloreError):
         await looking
     assert await archive.reads(kept[0]) == ["web"]
+
+
+async def test_a_backup_that_is_being_restored_stays_until_that_has_ended(archive: Archive) -> None:
+    moment = datetime.now(UTC)
+    over = await archive.put(expires=moment - timedelta(seconds=1))
+    restore = RestoreJob(
+        id="op-1",
+        asked=StartRestore(backup_id=over),
+        created_by="ann",
+        created_at=moment,
+        scope=[("prod", "")],
+        mandate=b"",
+    )
+    await archive.restores.add(restore)
+    assert await archive.upkeep.expire(moment) == 0
+    with acting_as(ADMINISTRATOR), pytest.raises(Conflict, match="restored by op-1"):
+        await archive.backups.delete(BackupRef(over))
+    await archive.restores.end(restore.id, "completed")
+    assert await archive.upkeep.expire(moment) == 1

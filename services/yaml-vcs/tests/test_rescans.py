@@ -36,6 +36,7 @@ from kubelore.yaml_vcs.backup_jobs import BackupJobs
 from kubelore.yaml_vcs.backup_repository import BackupRepository
 from kubelore.yaml_vcs.backups import Backups
 from kubelore.yaml_vcs.rescans import Rescans
+from kubelore.yaml_vcs.restore_repository import RestoreRepository
 
 MADE = datetime(2026, 1, 15, 2, 0, 0, tzinfo=UTC)
 
@@ -50,7 +51,7 @@ class Installation:
         self.repository = BackupRepository(database)
         leases = Leases(bus)
         self.jobs = BackupJobs(self.repository, self.blobs, self.keyring, bus, leases)
-        self.backups = Backups(self.repository, self.jobs, bus, leases)
+        self.backups = Backups(self.repository, self.jobs, bus, leases, RestoreRepository(database).reading)
         self.rescans = Rescans(self.repository, self.blobs, self.keyring, bus)
 
     async def put(

@@ -89,7 +89,11 @@ def sent(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The manifest for one object on its own, and the rules by which it differs."""
     selection = Selection(namespace_map=renamed or {})
-    (item,) = plan([card_of(0, "prod", type_name, found)], selection, lambda _: True).items
+    homes = [
+        card_of(number, "prod", "namespaces", thing(name, "")) for number, name in enumerate(renamed or {}, 1)
+    ]
+    plan_ = plan([card_of(0, "prod", type_name, found), *homes], selection, lambda _: True)
+    item = next(one for one in plan_.items if one.number == 0)
     prepared = prepare(item, copy.deepcopy(found), renamed or {}, uids or {})
     return prepared.object, prepared.rules
 
@@ -458,6 +462,7 @@ def test_several_clusters_do_not_become_one_unawares() -> None:
         Selection(labels="a=b=c"),
         Selection(types=("",)),
         Selection(namespace_map={"a": "c", "b": "c"}),
+        Selection(namespaces=("a",), namespace_map={"b": "c"}),
     ],
 )
 def test_what_can_be_no_selection_is_refused(selection: Selection) -> None:

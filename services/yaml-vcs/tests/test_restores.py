@@ -44,6 +44,7 @@ from kubelore.common.errors import (
     Invalid,
     KubeloreError,
     NotFound,
+    TooManyRequests,
     Unavailable,
 )
 from kubelore.common.kube.secrets import strip_secret
@@ -54,7 +55,7 @@ from kubelore.lab.waiting import wait_for
 from kubelore.stack.fixtures import speak_as
 from kubelore.yaml_vcs.restore_repository import Job, RestoreRepository
 from kubelore.yaml_vcs.restore_run import Keys
-from kubelore.yaml_vcs.restores import AT_ONCE, RestoreRunner, Restores, telling
+from kubelore.yaml_vcs.restores import AT_ONCE, MAX_WAITING, RestoreRunner, Restores, telling
 from kubelore.yaml_vcs.service import serve_restores
 
 BACKUP = "20260101-000000-aaaaaaaaaaaa"
@@ -482,6 +483,36 @@ async def test_nothing_that_matches_is_said(world: World, replica: Replica) -> N
     await replica()
     ended = await world.restored(names=["nothing"])
     assert (ended.state, ended.error) == ("failed", "nothing in the backup matches")
+
+
+@pytest.mark.parametrize("named", [{"namespaces": ["shop", "shpo"]}, {"namespace_map": {"shpo": "copy"}}])
+async def test_a_namespace_that_the_backup_does_not_hold_is_said_before_anything_is_written(
+    world: World, replica: Replica, named: dict[str, Any]
+) -> None:
+    await world.back_up(SHOP)
+    await replica()
+    ended = await world.restored(**named)
+    assert (ended.state, ended.error) == ("failed", "the backup holds nothing of the namespace shpo")
+    assert world.cluster.created == []
+
+
+async def test_a_restore_is_refused_while_as_many_wait_as_replicas_look_at(
+    world: World, replica: Replica
+) -> None:
+    await world.back_up(SHOP)
+    bus = await connect(world.settings, name="yaml-vcs")
+    leases, held = Leases(bus), []
+    for _ in range(MAX_WAITING):
+        id_ = new_operation_id()
+        held.append(await leases.acquire(f"restore.{id_}"))
+        asked = StartRestore(backup_id=BACKUP)
+        await world.repository.add(
+            Job(id=id_, asked=asked, created_by="admin", created_at=datetime.now(UTC), scope=[], mandate=b"")
+        )
+    await replica()
+    with pytest.raises(TooManyRequests):
+        await world.start()
+    await bus.close()
 
 
 def holder(*grants: Grant) -> Caller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from kubelore.common.authz import Caller
@@ -42,11 +42,19 @@ _STATUSES = ("", "pending", "running", "completed", "failed", "cancelled")
 
 
 class Backups:
-    """Every question as a method."""
+    """Every question as a method. `reading` names a restore that needs a backup still, empty where none does."""
 
-    def __init__(self, repository: BackupRepository, jobs: BackupJobs, bus: Bus, leases: Leases) -> None:
+    def __init__(
+        self,
+        repository: BackupRepository,
+        jobs: BackupJobs,
+        bus: Bus,
+        leases: Leases,
+        reading: Callable[[str], Awaitable[str]],
+    ) -> None:
         self._repository = repository
         self._jobs = jobs
+        self._reading = reading
         self._bus = bus
         self._leases = leases
 
@@ -109,15 +117,20 @@ class Backups:
         return shown(job)
 
     async def delete(self, ref: BackupRef) -> DeletedBackup:
-        """Take it out of every list, and its files away. Raises NotFound, Forbidden, Conflict while it is made."""
+        """Take it out of every list, and its files away. Raises NotFound, Forbidden, and Conflict as `remove` does."""
         job = await self._may(ref.id)
         await self.remove(job)
         return DeletedBackup(job.id)
 
     async def remove(self, job: Job) -> None:
-        """As `delete`, on nobody's behalf: for retention. Raises Conflict while it is being made."""
+        """As `delete`, on nobody's behalf: for retention. Raises Conflict while it is being made or restored."""
         if job.status not in ENDED:
             raise Conflict(f"the backup {job.id} is being made", remedy="Cancel it first.")
+        if restore := await self._reading(job.id):
+            raise Conflict(
+                f"the backup {job.id} is being restored by {restore}",
+                remedy="Wait until that has ended, or cancel it.",
+            )
         await self._repository.mark_deleted(job)
         self._jobs.clean_soon()
 

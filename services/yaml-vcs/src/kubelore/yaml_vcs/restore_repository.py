@@ -87,6 +87,16 @@ class RestoreRepository:
         found = await self._restores.find({"state": one_of(_UNFINISHED)}, limit=limit)
         return [_read(one) for one in found]
 
+    async def count_unfinished(self) -> int:
+        """How many have not ended."""
+        return await self._restores.count({"state": one_of(_UNFINISHED)})
+
+    async def reading(self, backup_id: str) -> str:
+        """One that has not ended and is of a backup; empty where there is none."""
+        where = {"state": one_of(_UNFINISHED), "asked.backup_id": backup_id}
+        found = await self._restores.find_one(where)
+        return found["_id"] if found else ""
+
     async def update(self, id_: str, **changes: Any) -> Job:
         """Write down how far one is, unless it has ended. Raises Conflict and NotFound."""
         expect = {"state": one_of(_UNFINISHED)}

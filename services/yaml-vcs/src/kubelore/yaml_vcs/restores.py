@@ -34,6 +34,7 @@ from kubelore.common.errors import (
     DeadlineExceeded,
     KubeloreError,
     NotFound,
+    TooManyRequests,
     Unavailable,
 )
 from kubelore.common.mandates import Mandate, acting_under
@@ -50,7 +51,8 @@ AT_ONCE = 2
 """Restores that one replica runs side by side."""
 LOOK_EVERY_S = 2.0
 GIVEN_UP_AFTER = timedelta(days=1)
-_WAITING = 50
+MAX_WAITING = 50
+"""Restores that have not ended: each replica looks at all of them, so that none is passed over."""
 _EVENT_S = 0.5
 
 OpenBackup = Callable[[str], Awaitable[BackupReader]]
@@ -76,7 +78,7 @@ class Restores:
         """Keep what was asked for; a replica begins within seconds.
 
         Raises NotFound for a backup that is not there or not the caller's to see,
-        Forbidden without the right `backup` on what is taken, BadRequest and Invalid.
+        Forbidden without the right `backup` on what is taken, BadRequest, Invalid and TooManyRequests.
         """
         operation = current_operation()
         if not operation:
@@ -89,6 +91,10 @@ class Restores:
         check_source(caller, asked, scope)
         for cluster in sorted({cluster for cluster, _ in targets(asked, scope)}):
             caller.check_cluster(cluster)
+        if await self._repository.count_unfinished() >= MAX_WAITING:
+            raise TooManyRequests(
+                f"{MAX_WAITING} restores are running or waiting", remedy="Try again when some have ended."
+            )
         job = Job(
             id=operation,
             asked=asked,
@@ -209,7 +215,7 @@ class RestoreRunner:
         self._running = {id_: task for id_, task in self._running.items() if not task.done()}
         if len(self._running) >= AT_ONCE:
             return
-        waiting = await self._repository.unfinished(_WAITING)
+        waiting = await self._repository.unfinished(MAX_WAITING)
         self._tried = {job.id: self._tried[job.id] for job in waiting if job.id in self._tried}
         for job in sorted(waiting, key=lambda job: self._tried.get(job.id, 0.0)):
             if len(self._running) < AT_ONCE and job.id not in self._running:

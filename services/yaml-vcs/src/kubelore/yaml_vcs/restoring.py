@@ -18,7 +18,7 @@ import msgspec
 
 from kubelore.common.contracts.identity import ResourceId, check_cluster_name, check_namespaces
 from kubelore.common.contracts.restores import Existing, StartRestore
-from kubelore.common.errors import BadRequest, Invalid
+from kubelore.common.errors import BadRequest, Invalid, NotFound
 from kubelore.common.kube.selectors import LabelSelector
 from kubelore.yaml_vcs.restore_rules import (
     CONTROLLED,
@@ -69,6 +69,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     left_out: str = ""
     """The rule by which it is not restored, whatever is asked for."""
 
+    @property
+    def home(self) -> str:
+        """The namespace that it lies in, or is."""
+        return self.name if self.type == NAMESPACES else self.namespace
+
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """What of a backup is restored, and to where; what is empty is everything.
@@ -108,6 +113,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         for what, words in (("types", self.types), ("names", self.names)):
             if len(words) > 100 or any(not 0 < len(word) <= 253 for word in words):
                 raise BadRequest(f"at most 100 {what} of at most 253 characters can be named")
+        idle = set(self.namespace_map) - set(self.namespaces)
+        if self.namespaces and idle:
+            raise Invalid(
+                f"{min(idle)} is renamed and not among the namespaces that are restored",
+                remedy="Name it in `namespaces` too, or leave it out of `namespace_map`.",
+            )
         twice = _twice(self.namespace_map.values())
         if twice:
             raise Invalid(
@@ -119,10 +130,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         labels = LabelSelector.parse(self.labels)
 
         def chosen(card: Card) -> bool:
-            home = card.name if card.type == NAMESPACES else card.namespace
             return (
                 (not self.source or card.cluster == self.source)
-                and (not self.namespaces or home in self.namespaces)
+                and (not self.namespaces or card.home in self.namespaces)
                 and (not self.types or any(_named(card.type, word) for word in self.types))
                 and (not self.names or any(fnmatch.fnmatchcase(card.name, glob) for glob in self.names))
                 and labels.matches(card.labels)
@@ -201,12 +211,14 @@ def card_of(number: int, cluster: str, type_name: str, found: Object) -> Card:
     )
 
 
-def plan(cards: Iterable[Card], selection: Selection, may_read_secrets: Callable[[Card], bool]) -> Plan:
+def plan(cards: Sequence[Card], selection: Selection, may_read_secrets: Callable[[Card], bool]) -> Plan:
     """What is done with each chosen card, in order.
 
     `may_read_secrets` says whether the caller may have the values of that Secret.
-    Raises Invalid where several clusters of a backup would become one.
+    Raises Invalid where several clusters of a backup would become one, and NotFound
+    for a namespace that is named and not in the backup.
     """
+    _check_namespaces(cards, selection)
     chooses = selection.chooses()
     chosen = [card for card in cards if chooses(card)]
     _check_sources(chosen, selection)
@@ -373,6 +385,17 @@ def _named(type_name: str, word: str) -> bool:
 
 def _matches(text: str, globs: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(text, glob) for glob in globs)
+
+
+def _check_namespaces(cards: Iterable[Card], selection: Selection) -> None:
+    """A name that was mistyped would let what it meant stay out or, renamed, go to where it came from."""
+    named = {*selection.namespaces, *selection.namespace_map}
+    absent = named - {card.home for card in cards if selection.source in ("", card.cluster)}
+    if absent:
+        raise NotFound(
+            f"the backup holds nothing of the namespace {min(absent)}",
+            remedy="Look at what it holds: kubelore backup get.",
+        )
 
 
 def _twice(values: Iterable[str]) -> str:
