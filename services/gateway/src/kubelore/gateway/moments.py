@@ -17,7 +17,11 @@ def _seconds(written: object) -> float:
     if not isinstance(written, str) or not _DATED.match(written):
         raise ValueError("write a time as 2026-11-24T13:00:00Z")
     moment = _TIME.validate_python(written)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except OverflowError:
+        # Its offset leads out of the calendar, where nobody could show it again.
+        raise ValueError("write a time between the years 1 and 9999 in UTC") from None
 
 
 Moment = Annotated[
