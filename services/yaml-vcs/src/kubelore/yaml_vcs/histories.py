@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from kubelore.common.callers import current_caller
@@ -46,7 +47,12 @@ DAMAGED = b"\0"
 MAX_PAGE = 1000
 BLAMED = 500
 """Versions that a blame goes back: at 1 ms each half a second."""
+BLAMED_BYTES = 32 * 1024 * 1024
+"""Of their contents together; a blame goes back less far where they are large."""
 SNAPSHOT_PAGE = 500
+SNAPSHOT_BYTES = 4 * 1024 * 1024
+"""A page with contents ends behind the object that goes over it."""
+_UNPACKED = 50
 
 
 class Histories:
@@ -140,16 +146,23 @@ class Histories:
             for one in await self._repository.all_of(key, branch, after=after)
             if one.number <= last.number
         ]
-        contents = await self.contents(entries, request.id, branch)
-        texts = [
-            (one.number, rendering.yaml_of(held))
-            for one, held in zip(entries, contents, strict=True)
-            if one.redaction is None
-        ]
-        lines = rendering.blame(texts)
+        kept = await self._latest(entries, request.id, branch)
+        lines = await asyncio.to_thread(rendering.blame, kept)
         named = {line.version for line in lines}
         shown = await self.shown(resource, [one for one in entries if one.number in named], branch)
         return Blame(id=request.id, version=last.number, lines=lines, versions=shown)
+
+    async def _latest(self, entries: Sequence[Entry], id_: str, branch: int) -> list[tuple[int, bytes]]:
+        """The newest of consecutive versions, by number with their contents, as far as 32 MB go."""
+        kept: list[tuple[int, bytes]] = []
+        for stop in range(len(entries), 0, -_UNPACKED):
+            part = entries[max(stop - _UNPACKED, 0) : stop]
+            contents = await self.contents(part, id_, branch)
+            held = zip(part, contents, strict=True)
+            kept[:0] = [(one.number, content) for one, content in held if one.redaction is None]
+            if sum(len(content) for _, content in kept) > BLAMED_BYTES:
+                break
+        return kept
 
     async def snapshot(self, request: TakeSnapshot) -> SnapshotPage:
         """A page of the objects that a namespace held at a time, in no order that means anything."""
@@ -158,13 +171,14 @@ class Histories:
         after = bytes.fromhex(_checked_after(request.after)) if request.after else None
         items: list[SnapshotItem] = []
         held: list[tuple[Resource, Entry]] = []
-        looked_at = 0
+        looked_at = size = 0
         while True:
             found = await self._repository.resources(
                 request.cluster, namespace=request.namespace, after=after
             )
             for key, resource in found:
-                if len(items) >= min(_limit(request.limit), SNAPSHOT_PAGE) or looked_at >= MAX_PAGE:
+                full = len(items) >= min(_limit(request.limit), SNAPSHOT_PAGE) or size > SNAPSHOT_BYTES
+                if full or looked_at >= MAX_PAGE:
                     await self._mark(items, held, request)
                     return SnapshotPage(items, next=after.hex() if after else "")
                 after = key
@@ -179,6 +193,7 @@ class Histories:
                 wanted = request.content and not shown.redacted
                 text = rendering.yaml_of(await self.content(entry, resource.id)) if wanted else ""
                 items.append(SnapshotItem(version=shown, yaml_content=text))
+                size += len(text)
                 held.append((resource, entry))
             if len(found) < MAX_CHUNK:
                 await self._mark(items, held, request)
@@ -277,7 +292,7 @@ class Histories:
     async def text(self, entry: Entry, id_: str, branch: int = MAIN) -> str:
         """A version as YAML: of a draft as it was written, with its comments."""
         if branch != MAIN:
-            place = version_id(resource_key(id_), branch, entry.number) + entry.commit
+            place = _place(resource_key(id_), branch, entry)
             drafts = await self._repository.branches.drafts([place])
             if place in drafts:
                 return drafts[place].text
@@ -338,10 +353,7 @@ class Histories:
                 tags.setdefault(tag.number, []).append(tag.name)
         if branch != MAIN:
             return await self._drafts_shown(resource, entries, branch, current, tags)
-        # Of an object that is gone at once, whoever deleted it cannot know its last resourceVersion.
-        written = [
-            (resource.cluster, entry.uid, "" if entry.kind == "deleted" else entry.rv) for entry in entries
-        ]
+        written = _written(resource, entries)
         said = await self._repository.attributions(written)
         return [
             _version(
@@ -363,7 +375,7 @@ class Histories:
         tags: dict[int, list[str]],
     ) -> list[Version]:
         key = resource_key(resource.id)
-        places = [version_id(key, branch, entry.number) + entry.commit for entry in entries]
+        places = [_place(key, branch, entry) for entry in entries]
         drafts = await self._repository.branches.drafts(places)
         known = await self._repository.branches.of(key)
         name = next((one.name for one in known if one.number == branch), "")
@@ -378,6 +390,17 @@ class Histories:
             )
             for entry, place in zip(entries, places, strict=True)
         ]
+
+
+def _written(resource: Resource, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    """Where it stands who wrote versions of main."""
+    # Of an object that is gone at once, whoever deleted it cannot know its last resourceVersion.
+    return [(resource.cluster, entry.uid, "" if entry.kind == "deleted" else entry.rv) for entry in entries]
+
+
+def _place(key: bytes, branch: int, entry: Entry) -> bytes:
+    """Where what belongs to a version of a draft is kept."""
+    return version_id(key, branch, entry.number) + entry.commit
 
 
 def _of_draft(resource: Resource, entry: Entry, draft: Draft | None) -> Attribution | None:

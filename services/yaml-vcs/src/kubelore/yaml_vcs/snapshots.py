@@ -35,6 +35,8 @@ MAX_OBJECTS = 10_000
 LOOKED_AT = 1000
 """Objects that one page of differences goes through."""
 MAX_PAGE = 200
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page of differences ends behind the one that goes over it."""
 REDACTED = "redacted: what it held then was taken out of its history"
 NOT_KNOWN = "not-known: its history begins later, so nobody can say whether it was there"
 AT_ONCE = 4
@@ -58,9 +60,9 @@ class Snapshots:
         if not 1 <= request.limit <= MAX_PAGE:
             raise BadRequest(f"limit {request.limit} is not between 1 and {MAX_PAGE}")
         items: list[SnapshotChange] = []
-        after, looked_at = _position(request.after), 0
+        after, looked_at, size = _position(request.after), 0, 0
         async for key, resource in self._resources(request.cluster, request.namespace, after):
-            if len(items) >= request.limit or looked_at >= LOOKED_AT:
+            if len(items) >= request.limit or looked_at >= LOOKED_AT or size > PAGE_BYTES:
                 return SnapshotDiff(items, next=after.hex() if after else "")
             after, looked_at = key, looked_at + 1
             old = await self._then(key, request.since)
@@ -70,6 +72,7 @@ class Snapshots:
             if old is not None and new is not None and (old.number == new.number or old.hash == new.hash):
                 continue
             items.append(await self._difference(resource, old, new))
+            size += len(items[-1].diff_content)
         return SnapshotDiff(items)
 
     async def roll_back(self, request: RollBackSnapshot) -> SnapshotPlan:
