@@ -28,7 +28,8 @@ from kubelore.common.errors import (
     NotFound,
     Unsupported,
 )
-from kubelore.yaml_vcs.branches import Drafts, draft_bytes
+from kubelore.common.store import open_database
+from kubelore.yaml_vcs.branches import Drafts
 from kubelore.yaml_vcs.histories import Histories
 from kubelore.yaml_vcs.normalising import Normaliser
 from kubelore.yaml_vcs.repository import resource_key, version_id
@@ -122,19 +123,23 @@ async def test_the_chain_of_a_branch_begins_at_the_commit_that_it_was_branched_o
     assert branch.behind == 1
     verified = await asking("histories.verify", VerifyHistory(id=WEB, branch="idea"))
     assert (verified.ok, verified.versions) == (True, 2)
-    from kubelore.common.store import open_database
-
     async with await open_database(settings) as database:
         await database.collection("versions").update(version_id(resource_key(WEB), 1, 1), {"t": 1})
     assert (await asking("histories.verify", VerifyHistory(id=WEB, branch="idea"))).broken == 1
     assert (await asking("histories.verify", VerifyHistory(id=WEB))).ok
 
 
-async def test_who_recorded_a_version_is_signed(two, asking, repository) -> None:
+async def test_a_version_of_a_draft_that_is_put_down_to_somebody_else_does_not_verify(
+    two, asking, histories, settings
+) -> None:
     made = await asking("drafts.record", Record(id=WEB, content=TEXT))
-    place = version_id(resource_key(WEB), 1, made.version) + bytes.fromhex(made.commit_hash)
-    draft = (await repository.branches.drafts([place]))[place]
-    SIGNER.verifier.verify(draft_bytes(place, draft), draft.signature, context="draft")
+    draft = VerifyHistory(id=WEB, branch=made.branch)
+    with acting_as(ADMINISTRATOR):
+        assert (await histories.verify(draft)).ok
+        async with await open_database(settings) as database:
+            place = version_id(resource_key(WEB), 1, made.version) + bytes.fromhex(made.commit_hash)
+            await database.collection("version_drafts").update(place, {"by": "eve"})
+        assert (await histories.verify(draft)).broken == made.version
 
 
 async def test_nothing_is_recorded_on_main_by_hand(two, asking) -> None:

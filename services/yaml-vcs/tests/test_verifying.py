@@ -8,12 +8,22 @@ import pytest
 
 from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
 from kubelore.common.callers import acting_as
+from kubelore.common.contracts.changes import Applied
 from kubelore.common.contracts.verifying import VerifiedMany, VerifyMany
 from kubelore.common.errors import BadRequest, NotFound
 from kubelore.common.store import open_database
 from kubelore.yaml_vcs.history import MAIN
-from kubelore.yaml_vcs.repository import resource_key, version_id
+from kubelore.yaml_vcs.repository import Attribution, resource_key, version_id
 from kubelore.yaml_vcs.verifying import Verifying
+
+UID = "6b1f0f4e-0000-4000-8000-00000000000{}"
+
+
+def applied(uid: str, rv: str) -> Applied:
+    """What resource-ops says of a write by ann."""
+    return Applied(
+        cluster="prod", uid=uid, rv=rv, actor="ann", reason="", change_log="", operation_id="o", at=1.0
+    )
 
 
 @pytest.fixture
@@ -70,6 +80,25 @@ async def test_versions_that_were_dropped_or_put_in_are_named(recorder, changed,
         await versions.insert({**forged, "_id": version_id(key, MAIN, 6)})
     broken = {one.id.rpartition(":")[2]: one.version for one in (await many()).broken}
     assert broken == {"dropped": 3, "inserted": 6}
+
+
+async def test_a_version_that_is_put_down_to_somebody_else_is_named(
+    recorder, changed, many, settings, repository
+) -> None:
+    for number, name in enumerate(("altered", "put-in", "whole"), 1):
+        first = changed("created", 1, {"a": "1"}, name=name, uid=number)
+        await recorder.take([first, changed("updated", 2, {"a": "2"}, name=name, uid=number)])
+        if name != "put-in":
+            await recorder.take([applied(first.uid, "2")])
+    assert (await many()).broken == []
+    async with await open_database(settings) as database:
+        said = database.collection("version_attributions")
+        await said.update(f"prod/{UID.format(1)}/2", {"actor": "eve"})
+    forged = Attribution(cluster="prod", uid=UID.format(2), rv="1", actor="eve")
+    await repository.attribute([forged])
+    broken = {one.id.rpartition(":")[2]: (one.version, one.why) for one in (await many()).broken}
+    assert {name: number for name, (number, _) in broken.items()} == {"altered": 2, "put-in": 1}
+    assert "who made version 2" in broken["altered"][1]
 
 
 async def test_only_what_the_caller_may_read_is_verified(recorder, changed, many) -> None:

@@ -44,6 +44,7 @@ from kubelore.yaml_vcs.merging import Clash, merge
 from kubelore.yaml_vcs.normalising import SECRETS, Normaliser, decoded
 from kubelore.yaml_vcs.rendering import iso
 from kubelore.yaml_vcs.repository import Resource, VersionRepository, resource_key, version_id
+from kubelore.yaml_vcs.statements import draft_bytes
 from kubelore.yaml_vcs.tags import check_words
 
 Object = dict[str, Any]
@@ -279,11 +280,6 @@ def check_same_object(resource: Resource, known: Object, found: Object) -> None:
     metadata.setdefault("namespace", resource.namespace)
     if not resource.namespace:
         metadata.pop("namespace", None)
-
-
-def draft_bytes(place: bytes, draft: Draft) -> bytes:
-    """What the signature of a recorded version covers: where it stands, its text, who wrote it and why."""
-    return msgspec.msgpack.encode([place, draft.text, draft.by, draft.change_log, draft.operation_id])
 
 
 def told(clash: Clash) -> MergeConflict:

@@ -208,8 +208,8 @@ class Histories:
             item.gaps = found
 
     async def verify(self, request: VerifyHistory) -> VerifiedHistory:
-        """Follow the chain of an object's versions from the first that is kept."""
-        await self.readable(request.id)
+        """Follow the chain of an object's versions from the first that is kept, and see who is said to have made them."""
+        resource = await self.readable(request.id)
         key, after, count = resource_key(request.id), 0, 0
         branch = await self.branch(request.id, request.branch)
         parent = await self._begins_at(request.id, branch)
@@ -224,8 +224,27 @@ class Histories:
             if broken is not None:
                 why = f"version {broken} does not follow from the one before: changed, dropped or put in"
                 return VerifiedHistory(id=request.id, versions=count, ok=False, broken=broken, why=why)
+            forged = await self._forged(resource, entries, branch, vouching) if vouching else None
+            if forged is not None:
+                why = f"who made version {forged} is not what was signed when it was heard: changed or put in"
+                return VerifiedHistory(id=request.id, versions=count, ok=False, broken=forged, why=why)
             count += len(entries)
             parent, after = entries[-1].commit, entries[-1].number
+
+    async def _forged(
+        self, resource: Resource, entries: Sequence[Entry], branch: int, vouching: Statements
+    ) -> int | None:
+        """The number of the first version that is put down to somebody without a signature; None for none."""
+        key = resource_key(resource.id)
+        if branch == MAIN:
+            written = _written(resource, entries)
+            said = await self._repository.attributions(written)
+            good = [one not in said or vouching.attribution(said[one]) for one in written]
+        else:
+            places = [_place(key, branch, entry) for entry in entries]
+            drafts = await self._repository.branches.drafts(places)
+            good = [one not in drafts or vouching.draft(one, drafts[one]) for one in places]
+        return next((entry.number for entry, fine in zip(entries, good, strict=True) if not fine), None)
 
     async def walk(self, id_: str, branch: str, after: int, limit: int) -> Sequence[tuple[Version, bytes]]:
         """Versions behind a number, oldest first, with their contents (empty when the object was gone).

@@ -28,6 +28,7 @@ from kubelore.yaml_vcs.gap_repository import Mark, parked_scope
 from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, is_known, vanish
 from kubelore.yaml_vcs.normalising import Normalisers, content_hash, versioned
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
+from kubelore.yaml_vcs.statements import attribution_bytes
 
 log = get_logger(__name__)
 
@@ -356,19 +357,3 @@ def signed(said: Attribution, signer: Signer) -> Attribution:
     """An attribution with the signature of who heard it."""
     signature = signer.sign(attribution_bytes(said), context="attribution")
     return msgspec.structs.replace(said, signature=signature)
-
-
-def attribution_bytes(said: Attribution) -> bytes:
-    """What an attribution's signature covers."""
-    return msgspec.msgpack.encode(
-        [
-            said.cluster,
-            said.uid,
-            said.rv,
-            said.actor,
-            said.reason,
-            said.change_log,
-            said.operation_id,
-            said.probable,
-        ]
-    )
