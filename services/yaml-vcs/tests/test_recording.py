@@ -142,6 +142,20 @@ async def test_a_cluster_that_was_put_back_counts_its_versions_anew(changed, rec
     ]
 
 
+async def test_who_wrote_the_many_objects_of_a_restore_is_kept_however_many_come_at_once(
+    recorder, repository
+) -> None:
+    places = [("prod", UID.format(1), str(number)) for number in range(1, 1202)]
+    said = [
+        Applied(
+            cluster=cluster, uid=uid, rv=rv, actor="ann", reason="", change_log="", operation_id=rv, at=1.0
+        )
+        for cluster, uid, rv in places
+    ]
+    await recorder.take(list(said))
+    assert set(await repository.attributions(places)) == set(places)
+
+
 async def test_who_wrote_through_kubelore_is_known_whichever_comes_first(
     changed, recorder, repository
 ) -> None:

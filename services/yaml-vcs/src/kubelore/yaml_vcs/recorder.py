@@ -136,13 +136,14 @@ class Recorder:
 
         Raises Unavailable while something is away, and Invalid for a change that can never be read.
         """
+        # At whatever moment it is heard: who wrote what is joined when it is read.
+        await self._attribute([record for record in records if isinstance(record, Applied)])
         run: list[Change] = []
         for record in records:
             if isinstance(record, Change):
                 run.append(record)
                 continue
             if isinstance(record, Applied):
-                await self._attribute(record)
                 continue
             await self._take_changes(run)
             run = []
@@ -230,21 +231,24 @@ class Recorder:
             return None
         return Seen.of(change, read.content, read.writers, policy.number)
 
-    async def _attribute(self, applied: Applied) -> None:
-        if not applied.rv and applied.action != "delete":
-            # Somebody else has written since: which version it led to, nobody knows.
-            return
-        said = Attribution(
-            cluster=applied.cluster,
-            uid=applied.uid,
-            rv=applied.rv,
-            actor=applied.actor,
-            reason=applied.reason,
-            change_log=applied.change_log,
-            operation_id=applied.operation_id,
-            probable=applied.probable,
-        )
-        await self._repository.attribute([signed(said, self._signer)])
+    async def _attribute(self, applied: Iterable[Applied]) -> None:
+        """Keep who wrote what, all together: a restore says so of each of its objects."""
+        said = [
+            Attribution(
+                cluster=one.cluster,
+                uid=one.uid,
+                rv=one.rv,
+                actor=one.actor,
+                reason=one.reason,
+                change_log=one.change_log,
+                operation_id=one.operation_id,
+                probable=one.probable,
+            )
+            for one in applied
+            # Where somebody else has written since, nobody knows which version it led to.
+            if one.rv or one.action == "delete"
+        ]
+        await self._repository.attribute([signed(one, self._signer) for one in said])
 
     # gaps
 

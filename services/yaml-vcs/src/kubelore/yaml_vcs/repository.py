@@ -356,15 +356,15 @@ class VersionRepository:
 
     async def attribute(self, attributions: Sequence[Attribution]) -> None:
         """Keep who wrote what; saying it again changes nothing."""
-        await self._attributions.insert_new(
-            [
-                {
-                    "_id": f"{one.cluster}/{one.uid}/{one.rv}",
-                    **msgspec.to_builtins(one, builtin_types=(bytes,)),
-                }
-                for one in attributions
-            ]
-        )
+        documents = [
+            {
+                "_id": f"{one.cluster}/{one.uid}/{one.rv}",
+                **msgspec.to_builtins(one, builtin_types=(bytes,)),
+            }
+            for one in attributions
+        ]
+        for chunk in _chunks(documents):
+            await self._attributions.insert_new(chunk)
 
     async def attributions(
         self, written: Iterable[tuple[str, str, str]]
