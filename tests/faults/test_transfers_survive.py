@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import io
 import os
@@ -15,44 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from kubelore.lab.fixtures import LabNode
-from kubelore.lab.images import BUSYBOX
 from kubelore.lab.waiting import wait_for
+
+from .boxes import BOX, NAMESPACE, box
 
 pytestmark = [pytest.mark.lab, pytest.mark.node]
 
-NAMESPACE = "cp-survives"
-BASE = f"/api/k8s/containers/copied:{NAMESPACE}:box:main/files"
+BASE = f"/api/k8s/containers/{BOX}/files"
 DATA = random.Random(21).randbytes(6_000_000)
-
-
-@contextlib.asynccontextmanager
-async def box(kubelore: Any, lab: LabNode) -> AsyncIterator[Any]:
-    """kubectl, with a pod `box` in a cluster of the stack."""
-    kubectl = lab.plane.kubectl()
-    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "box", "namespace": NAMESPACE},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
-    }
-
-    async def has_account() -> bool:
-        return (await kubectl.run("-n", NAMESPACE, "get", "serviceaccount", "default")).code == 0
-
-    await kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", seconds=120)
-    await kubectl("create", "namespace", NAMESPACE)
-    try:
-        await wait_for(has_account, "the namespace's service account", 30)
-        await kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
-        await kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/box", "--timeout=60s")
-        await kubelore.onboard("copied", lab.plane.kubeconfig())
-        yield kubectl
-    finally:
-        await kubectl.run("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 async def test_an_upload_goes_on_after_container_ops_was_killed(own_kubelore, lab_node: LabNode) -> None:

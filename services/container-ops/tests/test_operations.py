@@ -108,6 +108,32 @@ async def test_what_a_dead_replica_was_doing_becomes_unknown(books: Books) -> No
         assert (await books.past.get(ContainerOperationRef(entry.operation_id))).status == "completed"
 
 
+async def test_what_was_given_up_runs_again_when_its_replica_says_that_it_lives(books: Books) -> None:
+    with acting_as(ANNA):
+        async with books.journal.recording("exec", TARGET, ["true"]) as entry:
+            await books.repository.give_up(0)
+            await books.repository.still_running([entry.operation_id])
+            shown = await books.past.get(ContainerOperationRef(entry.operation_id))
+            assert (shown.status, shown.finished_at) == ("running", None)
+        await books.repository.still_running([entry.operation_id])
+        assert (await books.past.get(ContainerOperationRef(entry.operation_id))).status == "completed"
+
+
+async def test_an_orphan_is_looked_after_by_one_and_only_once(books: Books) -> None:
+    with acting_as(ANNA):
+        async with books.journal.recording("exec", TARGET, ["true"]) as entry:
+            assert entry.operation_id not in await orphans(books)
+            await books.repository.give_up(0)
+            (row,) = [one for one in await books.repository.orphaned(0, 20) if one.id == entry.operation_id]
+            assert [await books.repository.claim(row) for _ in range(2)] == [True, False]
+            await books.journal.end(row.id, "unknown", {"stopped": False})
+            assert entry.operation_id not in await orphans(books)
+
+
+async def orphans(books: Books) -> list[str]:
+    return [row.id for row in await books.repository.orphaned(0, 100)]
+
+
 async def test_what_says_that_it_lives_is_not_given_up(books: Books) -> None:
     with acting_as(ANNA):
         async with books.journal.recording("exec", TARGET, ["true"]) as entry:

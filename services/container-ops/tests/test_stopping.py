@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelore.container_ops.stopping import KILL, ProcessRow, read_table, to_end
+from kubelore.container_ops.stopping import KILL, Process, ProcessRow, candidates, family, read_table
 
 INIT = ProcessRow(1, "sleep", 0, 1, 1000.0)
 TABLE = """1565.51 0
@@ -22,8 +22,8 @@ TABLE = """1565.51 0
 
 def test_a_process_table_is_read_whatever_processes_call_themselves() -> None:
     assert read_table(TABLE) == [
-        ProcessRow(1, "sleep", 0, 1, 1565.51 - 1563.16),
-        ProcessRow(7, "a) (b c", 0, 7, 1565.51 - 1563.58),
+        ProcessRow(1, "sleep", 0, 1, 1565.51 - 1563.16, 156316),
+        ProcessRow(7, "a) (b c", 0, 7, 1565.51 - 1563.58, 156358),
     ]
     assert read_table("nothing like that") == []
 
@@ -35,42 +35,53 @@ def test_where_what_came_by_exec_has_a_parent_nothing_is_told_apart() -> None:
 def test_a_command_goes_with_its_session_and_its_descendants() -> None:
     rows = [
         INIT,
-        ProcessRow(7, "sh", 0, 7, 5.0),
+        ProcessRow(7, "sh", 0, 7, 5.0, 100),
         ProcessRow(8, "make", 7, 7, 4.0),
         ProcessRow(9, "cc", 8, 9, 3.0),
         ProcessRow(10, "orphan", 1, 7, 3.0),
         ProcessRow(20, "sh", 0, 20, 500.0),
     ]
-    assert to_end(rows, ["sh", "-c", "make"], 4.5, 5.5) == [7, 8, 9, 10]
+    assert family(rows, Process(7, 100)) == [7, 8, 9, 10]
+
+
+def test_who_has_the_pid_of_a_command_that_is_gone_is_left_alone() -> None:
+    assert family([INIT, ProcessRow(7, "sh", 0, 7, 5.0, 200)], Process(7, 100)) == []
+    assert family([INIT, ProcessRow(7, "cc", 3, 3, 5.0, 100)], Process(7, 100)) == []
 
 
 def test_of_two_that_began_together_the_name_decides() -> None:
-    rows = [INIT, ProcessRow(7, "sleep", 0, 7, 5.0), ProcessRow(8, "cat", 0, 8, 5.0)]
-    assert to_end(rows, ["/bin/cat"], 4.5, 5.5) == [8]
+    cat = ProcessRow(8, "cat", 0, 8, 5.0)
+    rows = [INIT, ProcessRow(7, "sleep", 0, 7, 5.0), cat]
+    assert candidates(rows, ["/bin/cat"], 4.5, 5.5) == [cat]
 
 
-def test_nothing_is_ended_where_it_may_be_anothers() -> None:
+def test_several_that_it_may_be_are_all_named() -> None:
     rows = [INIT, ProcessRow(7, "cat", 0, 7, 5.0), ProcessRow(8, "cat", 0, 8, 5.0)]
-    assert to_end(rows, ["cat"], 4.5, 5.5) == []
+    assert candidates(rows, ["cat"], 4.5, 5.5) == rows[1:]
 
 
-@given(
-    st.lists(
-        st.builds(
-            ProcessRow,
-            st.integers(1, 50),
-            st.sampled_from(["sh", "cat"]),
-            st.integers(0, 50),
-            st.integers(1, 50),
-            st.floats(0, 100),
-        ),
-        max_size=30,
-    )
+ROWS = st.lists(
+    st.builds(
+        ProcessRow,
+        st.integers(1, 50),
+        st.sampled_from(["sh", "cat"]),
+        st.integers(0, 50),
+        st.integers(1, 50),
+        st.floats(0, 100),
+        st.integers(1, 5),
+    ),
+    max_size=30,
 )
-def test_the_first_process_of_a_container_is_never_where_it_begins(rows: list[ProcessRow]) -> None:
-    ended = to_end(rows, ["sh"], 1.0, 2.0)
-    began = [row for row in rows if row.parent == 0 and row.pid != 1 and 1.0 <= row.age_s <= 2.0]
-    assert not ended or began
+
+
+@given(ROWS)
+def test_the_first_process_of_a_container_and_what_has_a_parent_is_never_a_command(
+    rows: list[ProcessRow],
+) -> None:
+    for row in candidates(rows, ["sh"], 1.0, 2.0):
+        assert row.pid != 1
+        assert row.parent == 0
+        assert 1.0 <= row.age_s <= 2.0
 
 
 @pytest.mark.parametrize("shell", [["bash"], ["dash"], ["busybox", "sh"]], ids=" ".join)

@@ -29,6 +29,7 @@ from kubelore.container_ops.log_streams import LogStreams
 from kubelore.container_ops.many_pages import ManyPages
 from kubelore.container_ops.operation_repository import OperationRepository
 from kubelore.container_ops.operations import Journal
+from kubelore.container_ops.orphans import Orphans
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pod_watch import PodWatch
 from kubelore.container_ops.pods import Pods
@@ -106,6 +107,7 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         running = (
             house.reach.run(),
             house.journal.run(),
+            Orphans(operations, house.journal, house.reach).run(),
             terminals.recordings.run(),
             *keeping.loops(),
             SegmentMerging(store).run(house.leases),

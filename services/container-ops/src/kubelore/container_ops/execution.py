@@ -44,6 +44,7 @@ from kubelore.container_ops.house import House
 from kubelore.container_ops.operations import Entry
 from kubelore.container_ops.pods import named_container, read_pod
 from kubelore.container_ops.running import Command, run_command
+from kubelore.container_ops.sighting import Seen
 
 log = get_logger(__name__)
 
@@ -133,7 +134,8 @@ class Execution:
                 async with recording as entry:
                     begun = StartedExec(session=session.id, operation_id=entry.operation_id, id=str(target))
                     started.set_result(begun)
-                    end = await _converse(conversation, reached, target, request, entry)
+                    seen = house.journal.seen(entry)
+                    end = await _converse(conversation, reached, target, request, entry, seen)
                 if end is not None:
                     await conversation.end(end)
         except KubeloreError as error:
@@ -164,13 +166,18 @@ async def _told(session: Session) -> AsyncGenerator[None]:
 
 
 async def _converse(
-    conversation: _Conversation, reached: Reached, target: ContainerId, request: StartExec, entry: Entry
+    conversation: _Conversation,
+    reached: Reached,
+    target: ContainerId,
+    request: StartExec,
+    entry: Entry,
+    seen: Seen,
 ) -> ExecEnd | None:
     """Run the command and note how it ended; None when its caller left."""
     listening = asyncio.create_task(conversation.listen())
     command = Command(target, request.command, request.timeout_s, request.tty)
     stdin = conversation.stdin() if request.stdin else None
-    running = asyncio.create_task(run_command(reached, command, conversation.take, stdin))
+    running = asyncio.create_task(run_command(reached, command, conversation.take, stdin, seen))
     try:
         await asyncio.wait((running, listening), return_when=asyncio.FIRST_COMPLETED)
         if not running.done():

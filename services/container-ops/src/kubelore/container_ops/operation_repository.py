@@ -7,6 +7,7 @@ ranges of one index. What may not be read at rest is in `sealed` and `outcome`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +15,12 @@ import msgspec
 
 from kubelore.common.contracts.container_history import OperationKind, OperationStatus
 from kubelore.common.errors import Conflict, NotFound
-from kubelore.common.store import Condition, Database, lt, one_of
+from kubelore.common.store import Condition, Database, gte, lt, one_of
 from kubelore.common.store.filters import Scalar
+from kubelore.container_ops.stopping import Process
+
+_OPEN: tuple[OperationStatus, ...] = ("running", "unknown")
+_TRIED_S = 24 * 3600.0
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -38,6 +43,8 @@ class Row(msgspec.Struct, kw_only=True):
     finished_at: datetime | None = None
     session: str = ""
     request: str = ""
+    process: Process | None = None
+    """Which process of its container a command is, once that is known."""
 
 
 class OperationRepository:
@@ -62,10 +69,8 @@ class OperationRepository:
     async def end(self, id_: str, status: OperationStatus, outcome: bytes) -> None:
         """Write down how one ended, also where it was taken for lost; what expired meanwhile stays away."""
         ended = {"status": status, "outcome": outcome, "finished_at": datetime.now(UTC)}
-        try:
-            await self._rows.update(id_, ended, expect={"status": one_of(("running", "unknown"))})
-        except (Conflict, NotFound):
-            return
+        with suppress(Conflict, NotFound):
+            await self._rows.update(id_, ended, expect={"status": one_of(_OPEN)})
 
     async def get(self, id_: str) -> Row:
         """One operation. Raises NotFound."""
@@ -77,10 +82,16 @@ class OperationRepository:
         found = await self._rows.find(bounded, sort=[("_id", -1)], limit=limit)
         return [_read(one) for one in found]
 
+    async def seen(self, id_: str, process: Process) -> None:
+        """Write down which process a command is; what has ended meanwhile stays as it is."""
+        with suppress(Conflict, NotFound):
+            await self._rows.update(id_, {"process": list(process)}, expect={"status": one_of(_OPEN)})
+
     async def still_running(self, ids: Sequence[str]) -> None:
-        """Say of at most 1,000 operations that whoever does them lives."""
+        """Say of at most 1,000 operations that whoever does them lives, also where they were taken for lost."""
         await self._rows.update_many(
-            {"_id": one_of(ids), "status": "running"}, {"seen_at": datetime.now(UTC)}
+            {"_id": one_of(ids), "status": one_of(_OPEN)},
+            {"status": "running", "seen_at": datetime.now(UTC), "finished_at": None},
         )
 
     async def give_up(self, silent_s: float) -> int:
@@ -88,6 +99,27 @@ class OperationRepository:
         now = datetime.now(UTC)
         silent = {"status": "running", "seen_at": lt(now - timedelta(seconds=silent_s))}
         return await self._rows.update_many(silent, {"status": "unknown", "finished_at": now})
+
+    async def orphaned(self, silent_s: float, limit: int) -> Sequence[Row]:
+        """Operations that were called unknown so long ago and no more than a day, and whose end nobody wrote down."""
+        now = datetime.now(UTC)
+        silent = lt(now - timedelta(seconds=silent_s))
+        where: dict[str, Scalar | Condition] = {
+            "status": "unknown",
+            "outcome": b"",
+            "seen_at": silent,
+            "finished_at": silent & gte(now - timedelta(seconds=_TRIED_S)),
+        }
+        return [_read(one) for one in await self._rows.find(where, limit=limit)]
+
+    async def claim(self, row: Row) -> bool:
+        """Take an orphaned operation on; whether nobody else did. It is orphaned again when nothing comes of it."""
+        expected = {"status": "unknown", "seen_at": row.seen_at}
+        try:
+            await self._rows.update(row.id, {"seen_at": datetime.now(UTC)}, expect=expected)
+        except (Conflict, NotFound):
+            return False
+        return True
 
 
 def _read(document: dict[str, Any]) -> Row:

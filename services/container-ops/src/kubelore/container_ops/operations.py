@@ -3,7 +3,8 @@
 What cannot be written down is not done. Command, reason and result are sealed
 by the keyring `logs`; what an operation is of, who did it and when are not, so
 that they can be searched. A replica says of its running operations every 15 s
-that it lives; those of one that is silent for a minute are called unknown.
+that it lives; those of one that is silent for a minute are called unknown, and
+what they left is looked after (`orphans.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from kubelore.common.operations import current_operation, new_operation_id
 from kubelore.common.store.filters import MAX_CHOICES
 from kubelore.common.telemetry import get_logger
 from kubelore.container_ops.operation_repository import OperationRepository, Row
+from kubelore.container_ops.sighting import Seen
 
 log = get_logger(__name__)
 
@@ -115,6 +118,15 @@ class Journal:
             if lost:
                 log.warning("operations whose replica died", count=lost)
 
+    def seen(self, entry: Entry) -> Seen:
+        """Writes down which process the command of an entry is, so that it can be ended when this replica dies."""
+        return partial(self._repository.seen, entry.operation_id)
+
+    async def end(self, id_: str, status: OperationStatus, result: dict[str, Any]) -> None:
+        """Write down how an operation ended. Raises Unavailable."""
+        sealed = self._keyring.seal(msgspec.msgpack.encode(result), context=_place(id_, "result"))
+        await self._repository.end(id_, status, sealed)
+
     def opened(self, row: Row) -> ContainerOperation:
         """An operation as it is shown. Raises IntegrityError when it was altered."""
         asked = msgspec.msgpack.decode(
@@ -172,11 +184,9 @@ class Journal:
         )
 
     async def _end(self, entry: Entry) -> None:
-        outcome = msgspec.msgpack.encode(entry.result)
-        sealed = self._keyring.seal(outcome, context=_place(entry.operation_id, "result"))
         try:
             async with asyncio.timeout(_END_S):
-                await self._repository.end(entry.operation_id, entry.status, sealed)
+                await self.end(entry.operation_id, entry.status, entry.result)
         except (KubeloreError, TimeoutError) as error:
             # It was done: whoever waits is told so, and the entry becomes `unknown` in a minute.
             log.error(

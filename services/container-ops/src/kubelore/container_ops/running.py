@@ -20,7 +20,7 @@ from kubelore.common.errors import (
 from kubelore.common.kube import Channel, ExecStream
 from kubelore.common.reach import Reached
 from kubelore.container_ops.pods import named_container, read_pod
-from kubelore.container_ops.stopping import stop
+from kubelore.container_ops.sighting import Seen, Sighting
 
 Take = Callable[[Channel, bytes], Awaitable[None]]
 """Takes output as it comes; the command waits while it does not return."""
@@ -39,39 +39,53 @@ class Command:
 
 
 async def run_command(
-    reached: Reached, command: Command, take: Take, stdin: AsyncIterator[bytes] | None = None
+    reached: Reached,
+    command: Command,
+    take: Take,
+    stdin: AsyncIterator[bytes] | None = None,
+    seen: Seen | None = None,
 ) -> ExecEnd:
     """Run a command and pass its output to `take`; when its time is over, or this is cancelled, it is stopped.
 
-    Raises what `KubeClient.exec` does, NotFound for a container that the pod does
-    not have, and Unavailable when the connection breaks or `take` or `stdin` raise
-    it; then too the command is stopped.
+    `seen` is told which process it is when it lasts. Raises what
+    `KubeClient.exec` does, NotFound for a container that the pod does not have,
+    and Unavailable when the connection breaks or `take` or `stdin` raise it;
+    then too the command is stopped.
     """
     loop = asyncio.get_running_loop()
-    asked_at = opened_at = loop.time()
+    asked_at = loop.time()
+    until = asked_at + command.timeout_s
     end = ExecEnd()
-    stream: ExecStream | None = None
     try:
-        async with asyncio.timeout(command.timeout_s):
+        async with asyncio.timeout_at(until):
             stream = await _open(reached, command, stdin is not None)
-            opened_at = loop.time()
-            async with stream:
-                await _converse(stream, take, stdin)
-        end.exit_code = stream.exit_code
+        sighting = Sighting(reached, command.target, command.words, stream, asked_at, seen)
+        async with stream, sighting:
+            end.exit_code = await _carried(stream, sighting, take, stdin, until)
+            end.timed_out = end.exit_code is None
+            end.stopped = end.exit_code is None and await sighting.stop()
     except TimeoutError:
         end.timed_out = True
-        if stream is not None:
-            end.stopped = await stop(reached, command.target, command.words, asked_at, opened_at)
     except UpstreamError as error:
         raise _not_found(command, error) from error
-    except (asyncio.CancelledError, Unavailable, DeadlineExceeded):
-        if stream is not None and stream.exit_code is None:
-            await asyncio.shield(
-                asyncio.create_task(stop(reached, command.target, command.words, asked_at, opened_at))
-            )
-        raise
     end.duration_ms = round((loop.time() - asked_at) * 1000)
     return end
+
+
+async def _carried(
+    stream: ExecStream, sighting: Sighting, take: Take, stdin: AsyncIterator[bytes] | None, until: float
+) -> int | None:
+    """The exit code of a command; None when its time was over before it ended."""
+    try:
+        async with asyncio.timeout_at(until):
+            await _converse(stream, take, stdin)
+    except TimeoutError:
+        return None
+    except (asyncio.CancelledError, Unavailable, DeadlineExceeded):
+        if stream.exit_code is None:
+            await asyncio.shield(asyncio.create_task(sighting.stop()))
+        raise
+    return stream.exit_code
 
 
 async def _open(reached: Reached, command: Command, stdin: bool) -> ExecStream:

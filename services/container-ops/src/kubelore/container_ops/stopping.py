@@ -1,29 +1,27 @@
-"""Ending a command whose caller left or whose time is over.
+"""Which process of a container a command is, and how it is ended.
 
 An API server only hangs up: the command goes on. So it is looked for among the
 processes of its container. A command that came in by exec has no parent there,
-and started while we asked for it; by that it is told from others. It ends with
-all of its session and descendants: SIGTERM, and after two seconds SIGKILL. Where
-a container has no shell nothing can be ended, and the answer says so.
+and started while we asked for it; by that it is told from others, as long as it
+is known to run (`sighting.py`). From then on it is the process with that pid and
+that start, which no other has. It ends with all of its session and descendants:
+SIGTERM, and after two seconds SIGKILL. Where a container has no shell nothing
+can be ended, and the answer says so.
 """
 
 from __future__ import annotations
 
-import asyncio
 import posixpath
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from kubelore.common.contracts.containers import ContainerId
-from kubelore.common.errors import KubeloreError
 from kubelore.common.kube import Channel
 from kubelore.common.reach import Reached
 
 TICKS_PER_S = 100
 """USER_HZ of Linux, on every architecture that Kubernetes runs on."""
-STOP_S = 10.0
 _MAX_TABLE = 4 * 1024 * 1024
-_SLACK_S = 0.25
 _BECOME_OTHERS = frozenset({"sh", "bash", "ash", "dash", "zsh", "env", "nice", "timeout", "su", "sudo"})
 """Programs that go on under another name by `exec`: of several that began together, one of that name may be another's."""
 
@@ -40,14 +38,31 @@ KILL = (
 """Asks after each by itself: of several, shells differ in what it means that one is gone."""
 
 
+class Process(NamedTuple):
+    """Which process a command is: its pid in its container, and when it began, in ticks after the node did."""
+
+    pid: int
+    began: int
+
+
+Ending: TypeAlias = Literal["ended", "gone", "unknown"]
+"""What became of a process that was to end: `gone` is one that had ended before."""
+
+
 class ProcessRow(NamedTuple):
-    """What of a process' `stat` is used; `age_s` is how long it has run."""
+    """What of a process' `stat` is used; `age_s` is how long it has run, `began` when it began, in ticks."""
 
     pid: int
     name: str
     parent: int
     session: int
     age_s: float
+    began: int = 0
+
+    @property
+    def process(self) -> Process:
+        """What tells it from every other."""
+        return Process(self.pid, self.began)
 
 
 def read_table(text: str) -> list[ProcessRow]:
@@ -73,56 +88,53 @@ def _row(line: str, uptime: float) -> ProcessRow | None:
     pid, _, name = head.partition(" (")
     fields = tail.split()
     try:
-        return ProcessRow(
-            int(pid), name, int(fields[1]), int(fields[3]), uptime - int(fields[19]) / TICKS_PER_S
-        )
+        began = int(fields[19])
+        age_s = uptime - began / TICKS_PER_S
+        return ProcessRow(int(pid), name, int(fields[1]), int(fields[3]), age_s, began)
     except (ValueError, IndexError):
         return None
 
 
-def to_end(rows: Sequence[ProcessRow], command: Sequence[str], least_s: float, most_s: float) -> list[int]:
-    """The pids of a command that began between `most_s` and `least_s` ago, and of all it started.
-
-    Empty when it is gone, and also when several may be meant: none is ended then
-    that may be another's.
-    """
+def candidates(
+    rows: Sequence[ProcessRow], command: Sequence[str], least_s: float, most_s: float
+) -> list[ProcessRow]:
+    """The processes that may be a command that began between `most_s` and `least_s` ago."""
     began = [
         row for row in rows if row.pid != 1 and row.parent == 0 and least_s <= row.age_s + 1e-6 <= most_s
     ]
     name = posixpath.basename(command[0])[:15]
     if len(began) > 1 and name not in _BECOME_OTHERS:
         began = [row for row in began if row.name == name]
-    if len(began) != 1:
+    return began
+
+
+def family(rows: Sequence[ProcessRow], process: Process) -> list[int]:
+    """The pids of a command and of all it started; empty when it is gone."""
+    if not any(row.process == process and row.parent == 0 for row in rows):
         return []
-    family = {began[0].pid}
+    found = {process.pid}
     while True:
-        more = {row.pid for row in rows if row.parent in family or row.session == began[0].pid} - family
+        more = {row.pid for row in rows if row.parent in found or row.session == process.pid} - found
         if not more:
-            return sorted(family)
-        family |= more
+            return sorted(found)
+        found |= more
 
 
-async def stop(
-    reached: Reached, target: ContainerId, command: Sequence[str], asked_at: float, opened_at: float
-) -> bool:
-    """End a command that was asked for and began at these times of the loop; whether it is known to have ended.
+async def processes(reached: Reached, target: ContainerId) -> list[ProcessRow]:
+    """The processes of a container; none where they cannot be told apart. Raises what `KubeClient.exec` does."""
+    return read_table((await _output(reached, target, ["sh", "-c", _TABLE])).decode(errors="replace"))
 
-    Takes at most 10 s, and never raises for what the cluster says.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(STOP_S):
-            before = loop.time()
-            rows = read_table((await _output(reached, target, ["sh", "-c", _TABLE])).decode(errors="replace"))
-            least, most = before - opened_at - _SLACK_S, loop.time() - asked_at + _SLACK_S
-            if not rows:
-                return False
-            if pids := to_end(rows, command, least, most):
-                await _output(reached, target, ["sh", "-c", KILL, "sh", *map(str, pids)])
-                return True
-            return not any(row.parent == 0 and least <= row.age_s <= most for row in rows)
-    except (KubeloreError, TimeoutError):
-        return False
+
+async def end_process(
+    reached: Reached, target: ContainerId, process: Process, rows: Sequence[ProcessRow]
+) -> Ending:
+    """End a command and all it started, as they are in the table. Raises what `KubeClient.exec` does."""
+    if not rows:
+        return "unknown"
+    if not (pids := family(rows, process)):
+        return "gone"
+    await _output(reached, target, ["sh", "-c", KILL, "sh", *map(str, pids)])
+    return "ended"
 
 
 async def _output(reached: Reached, target: ContainerId, command: list[str]) -> bytes:

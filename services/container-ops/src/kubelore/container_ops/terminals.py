@@ -45,7 +45,7 @@ from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.pods import named_container, read_pod
 from kubelore.container_ops.recordings import Recorder, Recordings, no_recording
 from kubelore.container_ops.shells import ASKED_FOR, DEBUG_SHELL, SHELL, explained
-from kubelore.container_ops.stopping import stop
+from kubelore.container_ops.sighting import Sighting
 from kubelore.container_ops.terminal import HungUp, Limits, Terminal, TerminalEnded
 
 log = get_logger(__name__)
@@ -223,11 +223,11 @@ class Terminals:
                     stdin=request.stdin,
                     tty=request.tty,
                 ) as stream,
+                Sighting(reached, target, command, stream, asked_at, house.journal.seen(entry)) as sighting,
                 self._recorder(request, target, command, entry) as recorder,
             ):
                 if request.tty:
                     await stream.resize(request.columns, request.rows)
-                opened_at = asyncio.get_running_loop().time()
                 terminal = Terminal(id_, target, current_caller().subject, stream, self._limits, recorder)
                 terminal.asked_for, terminal.reason = opening.asked_for, request.reason
                 opening.terminal = terminal
@@ -239,8 +239,7 @@ class Terminals:
                 finally:
                     if stream.exit_code is None:
                         # An API server that is hung up on lets what runs go on (decision 0108).
-                        ending = stop(reached, target, command, asked_at, opened_at)
-                        entry.result["stopped"] = await asyncio.shield(asyncio.create_task(ending))
+                        entry.result["stopped"] = await asyncio.shield(asyncio.create_task(sighting.stop()))
 
     async def _debug(self, reached: Reached, target: ContainerId, reason: str) -> ContainerId:
         """A debug container, on record before it is made."""

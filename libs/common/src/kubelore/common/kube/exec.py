@@ -53,6 +53,8 @@ class ExecStream:
         self._sending = asyncio.Lock()
         self.exit_code: int | None = None
         """None until the command has ended."""
+        self.caught_up = False
+        """Whether its reader waits for more: then all that came was read, and the end was not among it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,12 +80,15 @@ class ExecStream:
                 yield Channel(channel), data[1:]
 
     async def _receive(self) -> bytes:
+        self.caught_up = True
         try:
             message = await self._socket.receive(timeout=self._idle_s)
         except TimeoutError as error:
             raise DeadlineExceeded(f"the command said nothing for {self._idle_s:g} s") from error
         except NETWORK_ERRORS as error:
             raise _broken() from error
+        finally:
+            self.caught_up = False
         if message.type == aiohttp.WSMsgType.BINARY:
             return message.data
         if message.type == aiohttp.WSMsgType.TEXT:

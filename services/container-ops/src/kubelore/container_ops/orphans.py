@@ -1,0 +1,89 @@
+"""Looks after what replicas were doing that died: what they left running in containers is ended.
+
+An operation whose replica was silent for a minute is called unknown; a replica
+that lives after all says so within 15 s. One of which nothing was heard for
+another minute is an orphan: whichever replica takes it on ends its process and
+writes down what is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeAlias
+
+from kubelore.common.contracts.container_history import OperationStatus
+from kubelore.common.contracts.containers import ContainerId
+from kubelore.common.errors import DeadlineExceeded, KubeloreError, NotFound, TooManyRequests, Unavailable
+from kubelore.common.reach import Reach
+from kubelore.common.telemetry import get_logger
+from kubelore.container_ops.operation_repository import OperationRepository, Row
+from kubelore.container_ops.operations import BEAT_S, SILENT_S, Journal
+from kubelore.container_ops.stopping import end_process, processes
+
+log = get_logger(__name__)
+
+_AT_ONCE = 20
+_LOOK_S = 20.0
+_LATER = (Unavailable, DeadlineExceeded, TooManyRequests)
+
+Known: TypeAlias = tuple[OperationStatus, dict[str, Any]]
+
+_DIED = "the replica that did it died"
+_GONE: Known = "unknown", {"stopped": True, "error": f"{_DIED}; what it ran had ended when it was looked for"}
+_ENDED: Known = "cancelled", {"stopped": True, "error": f"{_DIED}; what it ran was found and ended"}
+_UNSEEN: Known = "unknown", {"stopped": False, "error": f"{_DIED}; which process it ran is not known"}
+
+
+class Orphans:
+    """Operations whose replica died."""
+
+    def __init__(self, repository: OperationRepository, journal: Journal, reach: Reach) -> None:
+        self._repository = repository
+        self._journal = journal
+        self._reach = reach
+
+    async def run(self) -> None:
+        """Look after them, until cancelled."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self.look()
+            except KubeloreError as error:
+                log.warning("operations of dead replicas are not looked after", detail=error.detail)
+
+    async def look(self, silent_s: float = SILENT_S) -> None:
+        """Look after those that nobody else does. Raises what the store does."""
+        for row in await self._repository.orphaned(silent_s, _AT_ONCE):
+            if not await self._repository.claim(row):
+                continue
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    status, result = await self._known(row)
+            except (*_LATER, TimeoutError) as error:
+                log.info("an operation of a dead replica is tried again", operation=row.id, error=str(error))
+                continue
+            await self._journal.end(row.id, status, result)
+            log.info("looked after an operation of a dead replica", operation=row.id, status=status)
+
+    async def _known(self, row: Row) -> Known:
+        """What is known of it, after what it left was ended."""
+        try:
+            return await self._ended(row)
+        except _LATER:
+            raise
+        except KubeloreError as error:
+            return "unknown", {"stopped": False, "error": f"{_DIED}; {error.detail}"}
+
+    async def _ended(self, row: Row) -> Known:
+        if row.kind != "exec":
+            return "unknown", {"error": _DIED}
+        if row.process is None:
+            return _UNSEEN
+        target = ContainerId(row.cluster, row.namespace, row.pod, row.container)
+        async with self._reach.streaming(row.cluster) as reached:
+            try:
+                rows = await processes(reached, target)
+            except NotFound:
+                return _GONE
+            ending = await end_process(reached, target, row.process, rows)
+        return {"ended": _ENDED, "gone": _GONE, "unknown": _UNSEEN}[ending]
