@@ -156,6 +156,23 @@ async def test_only_lines_between_two_times_are_found(stored: Stored) -> None:
     assert messages(found) == ["at 3", "at 4", "at 5"]
 
 
+async def test_the_work_of_a_search_is_the_blocks_that_it_read_whole(stored: Stored) -> None:
+    await stored.keep(*((at, f"at {at}") for at in range(10)))
+    await stored.keep((50, "much later"))
+    work = (await stored.page(filter={"since": 3 * SECOND, "until": 4 * SECOND})).work
+    assert (work.segments, work.blocks) == (1, 1)
+    assert work.raw_bytes == len("\n".join(f"at {at}" for at in range(10)))
+
+
+async def test_a_block_that_expired_before_it_was_read_is_no_work(stored: Stored, tmp_path: Path) -> None:
+    await stored.keep((1, "gone"))
+    for blob in (tmp_path / "blobs").rglob("*"):
+        if blob.is_file():
+            blob.unlink()
+    work = (await stored.page()).work
+    assert (work.blocks, work.raw_bytes) == (0, 0)
+
+
 async def test_a_caller_finds_nothing_in_namespaces_that_are_not_theirs(stored: Stored) -> None:
     await stored.keep((1, "mine"))
     await stored.keep((2, "theirs"), namespace="bank", pod="vault-1")

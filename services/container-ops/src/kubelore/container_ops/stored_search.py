@@ -212,7 +212,6 @@ class StoredSearch:
                 break
             _, _, opened, number = heapq.heappop(self._heap)
             chosen.setdefault(opened.segment.id, (opened, []))[1].append(number)
-            self.work.blocks += 1
         self._window = min(2 * self._window, WINDOW)
         return [
             (opened, part)
@@ -230,22 +229,27 @@ class StoredSearch:
                     sealed = await self._store.read(opened.segment, numbers)
                 except NotFound:
                     return []  # It has expired meanwhile.
-                return await asyncio.to_thread(self._collect, opened, numbers, sealed, collect)
+                lines, raw_bytes = await asyncio.to_thread(self._collect, opened, numbers, sealed, collect)
+                self.work.blocks += len(numbers)
+                self.work.raw_bytes += raw_bytes
+                return lines
 
         found = await asyncio.gather(*(search(opened, numbers) for opened, numbers in window))
         return [one for several in found for one in several]
 
     def _collect(
         self, opened: _Opened, numbers: Sequence[int], sealed: Sequence[bytes], collect: Collect[T]
-    ) -> list[T]:
+    ) -> tuple[list[T], int]:
+        """What is found in blocks, and how many bytes of text those hold."""
         found: list[T] = []
+        raw_bytes = 0
         for number, piece in zip(numbers, sealed, strict=True):
             block = unpack_block(opened.sealer.open(piece, number))
+            raw_bytes += len(block.text)
             matches = self._matches(block, opened.wanted)
-            self.work.raw_bytes += len(block.text)
             if matches:
                 found.append(collect(opened.segment, number, block, matches))
-        return found
+        return found, raw_bytes
 
     def _matches(self, block: PlainBlock, wanted: frozenset[int]) -> list[Match]:
         numbers = self._scanner.matching(block.text)

@@ -69,9 +69,11 @@ class LogSearchWork(BaseModel):
     """What was looked at."""
 
     segments: int
-    blocks: int
+    blocks: int = Field(description="Blocks of stored lines that were read.")
     passed_over: int = Field(description="Blocks that cannot hold a match, by their index.")
-    raw_bytes: int
+    raw_bytes: int = Field(
+        description="Text of those blocks, which are read whole; the logs of running containers are not in it."
+    )
     live_containers: int
 
 

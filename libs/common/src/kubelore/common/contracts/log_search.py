@@ -81,7 +81,11 @@ class FoundGap(msgspec.Struct, kw_only=True):
 
 
 class SearchWork(msgspec.Struct, kw_only=True):
-    """What was looked at: segments, blocks opened, blocks passed over, bytes of text, containers that run."""
+    """What was looked at: segments, blocks read and passed over, and containers that run.
+
+    `raw_bytes` is the text of the blocks that were read. They are read whole,
+    also where only a part of one is of the time or the container asked for.
+    """
 
     segments: int = 0
     blocks: int = 0
