@@ -29,6 +29,7 @@ from kubelore.container_ops.orphans import Orphans
 from kubelore.container_ops.past_operations import PastOperations
 from kubelore.container_ops.running import Command, run_command
 from kubelore.container_ops.stopping import Process, processes
+from kubelore.container_ops.toolbox import Toolboxes
 from kubelore.lab.images import BUSYBOX
 from kubelore.lab.waiting import wait_for
 
@@ -97,7 +98,7 @@ async def box(real: Any, settings: CommonSettings, tmp_path: Path) -> AsyncItera
                     ContainerId(real.name, namespace, "box", "box"),
                     repository,
                     journal,
-                    Orphans(repository, journal, real.reach),
+                    Orphans(repository, journal, real.reach, Toolboxes(_no_debugging)),
                     PastOperations(repository, journal),
                 )
     finally:
@@ -156,7 +157,28 @@ async def test_an_orphan_in_a_cluster_that_is_gone_is_not_said_to_have_ended(box
     async with box.journal.recording("exec", gone, ["sleep", "1"]) as entry:
         await box.repository.seen(entry.operation_id, Process(7, 7))
         told = await box.orphaned(entry)
-        assert (told.status, told.result["stopped"]) == ("unknown", False)
+        assert told.status == "unknown"
+        assert "stopped" not in told.result
+        assert "no-such-cluster" in told.result["error"]
+
+
+async def test_what_an_upload_and_a_write_left_is_removed_for_a_dead_replica(box: Box) -> None:
+    await box.output("mkdir", "-p", "/tmp/place/in")
+    await box.output("ln", "-s", "/tmp/place/file", "/tmp/link")
+    for command, path, left in (
+        ("files:upload", "/tmp/place/file", "/tmp/place/"),
+        ("files:upload", "/tmp/place", "/tmp/place/"),
+        ("files:upload", "/tmp/place", "/tmp/place/in/"),
+        ("files:write", "/tmp/link", "/tmp/place/"),
+    ):
+        async with box.journal.recording("file", box.target, [command, path]) as entry:
+            await box.output("touch", "/tmp/place/file", f"{left}.kubelore-{entry.operation_id}")
+            await box.output("touch", "/tmp/place/.kubelore-anothers")
+            told = await box.orphaned(entry)
+            assert (told.status, "removed" in told.result["error"]) == ("unknown", True)
+        assert await box.output("sh", "-c", "find /tmp/place -type f | sort") == (
+            "/tmp/place/.kubelore-anothers\n/tmp/place/file\n"
+        )
 
 
 async def test_another_that_began_with_a_command_that_has_ended_is_not_taken_for_it(box: Box) -> None:
@@ -178,6 +200,10 @@ async def test_another_that_began_with_a_command_that_has_ended_is_not_taken_for
     async with other:
         assert isinstance(ended, Unavailable)
         assert await box.runs("sleep 7774")
+
+
+async def _no_debugging(reached: Reached, target: ContainerId) -> ContainerId:
+    raise AssertionError("nobody asked for a debug container")
 
 
 async def _nothing(channel: Channel, data: bytes) -> None:

@@ -107,7 +107,7 @@ async def main(settings: ContainerOpsSettings, stopping: asyncio.Event) -> None:
         running = (
             house.reach.run(),
             house.journal.run(),
-            Orphans(operations, house.journal, house.reach).run(),
+            Orphans(operations, house.journal, house.reach, house.toolboxes).run(),
             terminals.recordings.run(),
             *keeping.loops(),
             SegmentMerging(store).run(house.leases),

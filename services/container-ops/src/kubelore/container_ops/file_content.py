@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import secrets
 from contextlib import suppress
 
 from kubelore.common.contracts.files import MAX_CONTENT, FileInfo
@@ -81,20 +80,28 @@ async def read_content(reached: Reached, box: Toolbox, path: bytes) -> tuple[Fil
 
 
 async def write_content(
-    reached: Reached, box: Toolbox, path: bytes, content: bytes, *, expected: str, mode: str
+    reached: Reached,
+    box: Toolbox,
+    path: bytes,
+    content: bytes,
+    *,
+    expected: str,
+    mode: str,
+    operation_id: str,
 ) -> tuple[FileInfo, str]:
     """Put new content in a file's place; the file afterwards and its SHA-256.
 
     `expected` is the SHA-256 of the file it replaces, `*` for any, empty for
-    none. Raises Conflict when that is not what is there, AlreadyExists, and what
-    else speaks against it; then everything is as it was.
+    none; until it is in its place the file is named by `operation_id`. Raises
+    Conflict when that is not what is there, AlreadyExists, and what else speaks
+    against it; then everything is as it was.
     """
     box.need("stat", "head", "sha256sum", "chmod", "chown", "mv", "rm", "grep", "readlink")
     place = await _place(reached, box, path)
     kept, sha256 = await _current(reached, box, place)
     _check(path, sha256, expected)
     directory, _, _ = place.rpartition(b"/")
-    draft = directory + b"/.kubelore-" + secrets.token_hex(8).encode()
+    draft = directory + b"/.kubelore-" + operation_id.encode()
     try:
         made = await _write(reached, box, draft, content, kept, mode)
         await _put(reached, box, draft, place, expected if kept else None)

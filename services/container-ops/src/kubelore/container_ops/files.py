@@ -142,6 +142,7 @@ class Files:
                 request.content,
                 expected=request.expected,
                 mode=request.mode,
+                operation_id=work.entry.operation_id,
             )
             work.entry.result = {"size": len(request.content), "sha256": sha256, "replaced": request.expected}
         return WrittenContent(

@@ -1,9 +1,10 @@
-"""Looks after what replicas were doing that died: what they left running in containers is ended.
+"""Looks after what replicas were doing that died: what they left in containers is ended, or removed.
 
 An operation whose replica was silent for a minute is called unknown; a replica
 that lives after all says so within 15 s. One of which nothing was heard for
 another minute is an orphan: whichever replica takes it on ends its process and
-writes down what is known.
+writes down what is known. Of an upload that nobody can take up again, and of a
+file that was being written, it removes what lies beside its place.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from kubelore.common.contracts.containers import ContainerId
 from kubelore.common.errors import DeadlineExceeded, KubeloreError, NotFound, TooManyRequests, Unavailable
 from kubelore.common.reach import Reach
 from kubelore.common.telemetry import get_logger
+from kubelore.container_ops.file_paths import path_bytes
 from kubelore.container_ops.operation_repository import OperationRepository, Row
 from kubelore.container_ops.operations import BEAT_S, SILENT_S, Journal
-from kubelore.container_ops.stopping import end_process, processes
+from kubelore.container_ops.receiving import drop
+from kubelore.container_ops.stopping import Process, end_process, processes
+from kubelore.container_ops.toolbox import Toolboxes
 
 log = get_logger(__name__)
 
@@ -28,19 +32,24 @@ _LATER = (Unavailable, DeadlineExceeded, TooManyRequests)
 
 Known: TypeAlias = tuple[OperationStatus, dict[str, Any]]
 
+_LEAVE_FILES = ("files:upload", "files:write")
 _DIED = "the replica that did it died"
 _GONE: Known = "unknown", {"stopped": True, "error": f"{_DIED}; what it ran had ended when it was looked for"}
 _ENDED: Known = "cancelled", {"stopped": True, "error": f"{_DIED}; what it ran was found and ended"}
 _UNSEEN: Known = "unknown", {"stopped": False, "error": f"{_DIED}; which process it ran is not known"}
+_DROPPED: Known = "unknown", {"error": f"{_DIED}; what it left beside the file's place was removed"}
 
 
 class Orphans:
     """Operations whose replica died."""
 
-    def __init__(self, repository: OperationRepository, journal: Journal, reach: Reach) -> None:
+    def __init__(
+        self, repository: OperationRepository, journal: Journal, reach: Reach, toolboxes: Toolboxes
+    ) -> None:
         self._repository = repository
         self._journal = journal
         self._reach = reach
+        self._toolboxes = toolboxes
 
     async def run(self) -> None:
         """Look after them, until cancelled."""
@@ -66,24 +75,32 @@ class Orphans:
             log.info("looked after an operation of a dead replica", operation=row.id, status=status)
 
     async def _known(self, row: Row) -> Known:
-        """What is known of it, after what it left was ended."""
+        """What is known of it, after what it left was ended or removed."""
+        target = ContainerId(row.cluster, row.namespace, row.pod, row.container)
         try:
-            return await self._ended(row)
+            command = self._journal.opened(row).command
+            if row.kind == "exec":
+                return await self._ended(target, row.process)
+            if row.kind == "file" and command[0] in _LEAVE_FILES:
+                return await self._dropped(target, path_bytes(command[1]), row.id)
         except _LATER:
             raise
         except KubeloreError as error:
-            return "unknown", {"stopped": False, "error": f"{_DIED}; {error.detail}"}
+            return "unknown", {"error": f"{_DIED}; {error.detail}"}
+        return "unknown", {"error": _DIED}
 
-    async def _ended(self, row: Row) -> Known:
-        if row.kind != "exec":
-            return "unknown", {"error": _DIED}
-        if row.process is None:
+    async def _ended(self, target: ContainerId, process: Process | None) -> Known:
+        if process is None:
             return _UNSEEN
-        target = ContainerId(row.cluster, row.namespace, row.pod, row.container)
-        async with self._reach.streaming(row.cluster) as reached:
+        async with self._reach.streaming(target.cluster) as reached:
             try:
                 rows = await processes(reached, target)
             except NotFound:
                 return _GONE
-            ending = await end_process(reached, target, row.process, rows)
+            ending = await end_process(reached, target, process, rows)
         return {"ended": _ENDED, "gone": _GONE, "unknown": _UNSEEN}[ending]
+
+    async def _dropped(self, target: ContainerId, path: bytes, id_: str) -> Known:
+        async with self._reach.streaming(target.cluster) as reached:
+            await drop(await self._toolboxes.of(reached, target), reached, path, id_)
+        return _DROPPED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -38,13 +37,16 @@ _AT_ONCE = 128 * 1024
 class Receiving:
     """One upload. `path` is absolute, as the container's own bytes."""
 
-    def __init__(self, box: Toolbox, reached: Reached, request: Upload, path: bytes) -> None:
+    def __init__(
+        self, box: Toolbox, reached: Reached, request: Upload, path: bytes, operation_id: str
+    ) -> None:
         self._box = box
         self._reached = reached
         self._asked = request
         self._path = path
         self._tree = request.form == "tar"
-        self._id = request.upload or secrets.token_hex(8)
+        # What cannot be taken up again is found by the operation, when this replica dies (`orphans.py`).
+        self._id = operation_id if self._tree or not request.upload else request.upload
         self._checks = {"tee", "sha256sum"} <= box.tools
         self._name = request.name.encode()
         self._said = Said()
@@ -181,9 +183,7 @@ class Receiving:
     async def _drop(self) -> None:
         with suppress(KubeloreError, TimeoutError):
             async with asyncio.timeout(_DROP_S):
-                await self._box.run(
-                    self._reached, ["sh", "-c", scripts.DROP, "sh", self._path, self._id, self._name]
-                )
+                await drop(self._box, self._reached, self._path, self._id)
 
     def _place(self, into: bool) -> str:
         return path_text(self._path.rstrip(b"/") + b"/" + self._name if into else self._path)
@@ -239,6 +239,11 @@ class _Incoming:
             raise BadRequest(f"an upload that is taken up needs the hash of all its {whole} bytes")
         if account.sha256 and not self._resumed and account.sha256 != self.own.hexdigest():
             raise IntegrityError("what came is not what was sent", remedy="Begin again.")
+
+
+async def drop(box: Toolbox, reached: Reached, path: bytes, id_: str) -> None:
+    """Remove what an upload to a path, or a write of it, left behind under an id. Raises as `Toolbox.run` does."""
+    await box.run(reached, ["sh", "-c", scripts.DROP, "sh", path, id_])
 
 
 async def found_upload(box: Toolbox, reached: Reached, request: FindUpload, path: bytes) -> int:

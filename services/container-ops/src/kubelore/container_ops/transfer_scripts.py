@@ -135,7 +135,6 @@ TAKE_TREE = (
     _TREE_PLACE
     + f"""
 check=$4
-rm -rf "$stage"
 mkdir "$stage" 2>/dev/null || exit {UNWRITABLE}
 echo "$into"
 unpack() {{
@@ -180,7 +179,8 @@ if [ -d "$p" ]; then merge "$stage" "$p" && rm -rf "$stage"; else mv "$stage" "$
 """Arguments: path, id, name. Gives what was unpacked its place."""
 
 DROP = """
-p=$1 id=$2 name=$3
-rm -rf "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id" "${p%/}/$name/.kubelore-$id"
+p=$1 id=$2
+if [ -L "$p" ] && [ ! -d "$p" ]; then p=$(readlink -f "$p") || exit 0; fi
+rm -rf "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id" "${p%/}"/*/".kubelore-$id" "${p%/}"/.[!.]*/".kubelore-$id"
 """
-"""Arguments: path, id, name. Removes what an upload left behind."""
+"""Arguments: path, id. Removes what an upload or a write left behind, beside its place or, of a tree, in it."""

@@ -86,7 +86,9 @@ class Transfers:
 
         async def take(session: Session, opened: asyncio.Future[UploadOpened]) -> None:
             async with self._on("upload", request, session.id) as work:
-                done = await Receiving(work.box, work.reached, request, path).take(session, opened)
+                done = await Receiving(work.box, work.reached, request, path, work.entry.operation_id).take(
+                    session, opened
+                )
                 work.entry.result |= {"bytes": done.size, "sha256": done.sha256, "entries": done.entries}
             await _end(session, done)
 
