@@ -11,7 +11,7 @@ import pytest
 
 from kubelore.cluster_registry.renewal import check_renewal
 from kubelore.common.authz import Caller as Somebody
-from kubelore.common.authz import Grant
+from kubelore.common.authz import WITHHELD, Grant
 from kubelore.common.callers import acting_as
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterRef, ListClusters, UpdateCluster
@@ -187,6 +187,20 @@ async def test_who_sees_some_namespaces_is_told_neither_figures_nor_names_of_oth
     with acting_as(VIEWER):
         whole = await registry.get("prod")
     assert (whole.resource_count, whole.namespaces) == (42, ["team-a", "team-b"])
+
+
+async def test_what_an_api_server_said_is_told_only_to_who_reads_all_of_the_cluster(
+    registry, repository
+) -> None:
+    said = 'User "system:serviceaccount:ops:kubelore" cannot get path "/readyz"'
+    await registry.add("prod")
+    await repository.update("prod", status="error", status_detail=said)
+    with acting_as(NARROW):
+        (listed,) = (await registry.bus.request(clusters.LIST, ListClusters())).items
+        shown = [listed, await registry.get("prod")]
+    assert [(one.status, one.status_detail) for one in shown] == [("error", WITHHELD)] * 2
+    with acting_as(VIEWER):
+        assert (await registry.get("prod")).status_detail == said
 
 
 @pytest.mark.parametrize("made_at", [-1e300, -1e18, 0])

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 
+from kubelore.common.authz import WITHHELD
 from kubelore.common.contracts.changes import Gap, Was
 from kubelore.gateway import watch
 from kubelore.lab.waiting import wait_for
@@ -278,6 +279,22 @@ async def test_a_cluster_that_is_no_longer_live_is_told_and_that_it_is_so_again(
         assert await told(events, 1) == [("added", "x")]
     async with watching(event_id) as later:
         assert await statuses(later) == ("two", "stale")
+
+
+async def test_why_a_cluster_is_not_live_is_told_only_to_who_reads_all_of_it(world, watching) -> None:
+    replica = await world.replica("one")
+    made = await world.token("nora", clusters=["one"], namespaces=["a"])
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    async with (
+        httpx.AsyncClient(base_url=world.url, headers=headers, timeout=20) as nora,
+        watching(client=nora) as narrow,
+        watching() as whole,
+    ):
+        await replica.report("one", "stale", 'User "system:serviceaccount:ops:kubelore" cannot list')
+        told = [(await events.next())[2] for events in (narrow, whole)]
+    assert [one["status"] for one in told] == ["stale", "stale"]
+    assert told[0]["error"] == WITHHELD
+    assert "kubelore" in told[1]["error"]
 
 
 async def test_a_cluster_that_nobody_observes_any_more_is_told(world, watching) -> None:

@@ -9,9 +9,10 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
+from kubelore.common.authz import ADMINISTRATOR, WITHHELD, Caller, Grant
 from kubelore.common.contracts import resources
 from kubelore.common.contracts.resources import (
+    ClusterState,
     Fetch,
     FetchMeant,
     Get,
@@ -19,12 +20,14 @@ from kubelore.common.contracts.resources import (
     ListTypes,
     NamedDictionaries,
     ObserverRef,
+    ObserverReport,
     Query,
     ResolveTypes,
 )
 from kubelore.common.errors import BadRequest, DeadlineExceeded, KubeloreError, NotFound, Unavailable
 from kubelore.common.frames import Dictionary, Unpacker
 from kubelore.common.kube import ResourceType
+from kubelore.kubesim.faults import Faults
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.__main__ import main
 from kubelore.resource_ops.settings import ResourceOpsSettings
@@ -154,6 +157,37 @@ async def test_who_sees_one_namespace_is_told_no_figure_of_the_whole_cluster(ask
     figures = (report.objects, report.published, report.held_bytes, report.watches)
     assert (report.status, report.types, figures) == ("live", [], (0, 0, 0, 0))
     assert (found.memory_bytes, found.watches) == (0, 0)
+
+
+async def test_what_an_api_server_said_is_told_only_to_who_reads_all_of_the_cluster(asker) -> None:
+    await asker.create("seen")
+    await asker.house.clusters[0].inject(Faults(error_rate=1.0, error_code=403, paths="/configmaps"))
+    asker.house.clusters[0].drop_watches()
+
+    async def alone_refused() -> bool:
+        return asker.replica.fleet.observer("sim-01").state().error == "configmaps: injected fault"
+
+    await wait_for(alone_refused, "the type to be refused, and the others to be well again", 20)
+    assert {(state.status, state.error) for state in await _states(asker)} == {
+        ("stale", "configmaps: injected fault")
+    }
+    grant = Grant(role="admin", namespaces=("default",))
+    asker.house.bus.speaks_for = Caller(subject="nora", grants=(grant,))
+    try:
+        assert {(state.status, state.error) for state in await _states(asker)} == {("stale", WITHHELD)}
+    finally:
+        asker.house.bus.speaks_for = ADMINISTRATOR
+
+
+async def _states(asker) -> list[ClusterState | ObserverReport]:
+    """The state of the cluster in every answer that has one."""
+    asked = Query(clusters=["sim-01"], types=["configmaps"])
+    answers = [await asker.ask(endpoint, asked) for endpoint in (resources.QUERY, resources.COUNT)]
+    digests = await asker.ask(resources.DIGESTS, ListDigests(clusters=["sim-01"], types=["configmaps"]))
+    one = await asker.ask(resources.GET, Get(id="sim-01:configmaps:default:seen"))
+    observers = await asker.ask(resources.OBSERVERS, ObserverRef())
+    states = [state for answer in (*answers, digests) for state in answer.clusters]
+    return [*states, one.state, *observers.items]
 
 
 async def test_a_cluster_that_is_no_longer_live_says_so_of_what_it_does_not_hold(asker) -> None:

@@ -37,6 +37,7 @@ EVERYTHING = "*"
 MAX_GRANTS = 50
 MAX_GLOBS = 100
 NAMESPACES = "namespaces"
+WITHHELD = "why is told to who may read all of the cluster"
 
 _RANKS: dict[str, int] = {"viewer": 0, "operator": 1, "admin": 2}
 _GLOB = re.compile(r"[a-z0-9*?](?:[-a-z0-9*?]{0,61}[a-z0-9*?])?\Z")
@@ -129,6 +130,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
             return True
         home = name if type_name == NAMESPACES else namespace
         return bool(home) and granted.matches(home)
+
+    def told(self, cluster: str, reason: str) -> str:
+        """Why a cluster is not well; withheld from who sees only part of it.
+
+        It may be in the API server's own words, which name Kubelore's account there, types and namespaces.
+        """
+        return reason if not reason or self.namespaces(cluster).everything else WITHHELD
 
     def check_cluster(self, cluster: str) -> None:
         """Raise NotFound for a cluster that the caller may not know of."""

@@ -214,12 +214,14 @@ def _introduced(
 
 
 def _shown_to(caller: Caller, cluster: ClusterConnection) -> ClusterConnection:
-    """A cluster without figures of the whole of it, and names of namespaces, that are not for the caller."""
+    """A cluster without what is not for the caller: figures of the whole of it, names of namespaces, and
+    what its API server said."""
     granted = caller.namespaces(cluster.id)
     if granted.everything:
         return cluster
     return msgspec.structs.replace(
         cluster,
+        status_detail=caller.told(cluster.id, cluster.status_detail),
         resource_count=None,
         namespaces=[name for name in cluster.namespaces if granted.matches(name)],
     )

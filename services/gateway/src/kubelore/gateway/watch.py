@@ -197,7 +197,7 @@ class _Stream:
                 "cluster": name,
                 "status": observed.status,
                 "as_of": as_of,
-                "error": observed.error or None,
+                "error": self._caller.told(name, observed.error) or None,
             }
             frames.append(_frame("status", self._at, body))
         return frames

@@ -168,7 +168,7 @@ class Answers:
         caller = current_caller()
         observers = [one for one in self._fleet.observers(request.clusters) if caller.sees(one.cluster)]
         reports = [one.report(request.types and _reads_all(caller, one.cluster)) for one in observers]
-        shown = [_without_figures(caller, report) for report in reports]
+        shown = [_shown_to(caller, report) for report in reports]
         if not caller.unrestricted:
             return ObserverReports(shown)
         fleet = self._fleet
@@ -245,7 +245,10 @@ class Answers:
         observer = self._fleet.observer(cluster)
         if observer is None:
             return ClusterState(name=cluster, status="error", error=_MOVED)
-        return observer.state(types)
+        state = observer.state(types)
+        if state.error:
+            state.error = current_caller().told(cluster, state.error)
+        return state
 
     async def _await_version(self, id: str, at_least: str) -> None:
         if not at_least.isdecimal() or len(at_least) > _LONGEST_VERSION:
@@ -266,8 +269,9 @@ def _reads_all(caller: Caller, cluster: str) -> bool:
     return caller.namespaces(cluster).everything
 
 
-def _without_figures(caller: Caller, report: ObserverReport) -> ObserverReport:
-    """Counts of a whole cluster are for those who may see all of it."""
+def _shown_to(caller: Caller, report: ObserverReport) -> ObserverReport:
+    """Counts of a whole cluster are for those who may see all of it, and so is why it is not live."""
     if _reads_all(caller, report.cluster):
         return report
-    return msgspec.structs.replace(report, objects=0, published=0, held_bytes=0, watches=0, error=None)
+    error = caller.told(report.cluster, report.error) if report.error else None
+    return msgspec.structs.replace(report, objects=0, published=0, held_bytes=0, watches=0, error=error)
