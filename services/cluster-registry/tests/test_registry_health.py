@@ -88,7 +88,9 @@ async def test_an_observer_that_is_live_again_brings_the_probe_forward(probed, f
     await fleet[0].inject(Faults(refuse=True))
     await probed.until("prod", status="disconnected")
     await fleet[0].inject(Faults())
-    event = ClusterEvent(cluster="prod", happened="synced", at=time.time(), detail="live", resource_count=5)
+    event = ClusterEvent(
+        cluster="prod", happened="synced", at=time.time(), as_of=time.time(), detail="live", resource_count=5
+    )
     await probed.bus.publish_event(cluster_event_subject(event), event)
     await probed.until("prod", status="connected", resource_count=5)
     await probed.until_told("prod", "added", "connected", "disconnected", "synced", "connected")

@@ -64,8 +64,14 @@ async def test_a_filter_is_a_value_and_never_an_operator(listed) -> None:
 
 async def test_what_an_observer_reports_is_recorded(registry) -> None:
     await registry.add("prod")
-    for cluster in ("gone", "prod"):
-        event = ClusterEvent(cluster=cluster, happened="synced", at=1_700_000_000.0, resource_count=42)
+    at = 1_700_000_000.0
+    for cluster, as_of, count in (
+        ("gone", at, 42),
+        ("prod", None, None),
+        ("prod", at, None),
+        ("prod", at, 42),
+    ):
+        event = ClusterEvent(cluster=cluster, happened="synced", at=at + 9, as_of=as_of, resource_count=count)
         await registry.bus.publish_event(cluster_event_subject(event), event)
     found = await registry.until("prod", resource_count=42)
     assert found.last_sync_time == "2023-11-14T22:13:20.000Z"

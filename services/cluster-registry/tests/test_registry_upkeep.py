@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from kubelore.cluster_registry.renewal import check_renewal
-from kubelore.common.authz import Caller as Somebody
 from kubelore.common.authz import WITHHELD, Grant
+from kubelore.common.authz import Caller as Somebody
 from kubelore.common.callers import acting_as
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import ClusterRef, ListClusters, UpdateCluster

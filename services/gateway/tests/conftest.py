@@ -471,9 +471,11 @@ class Replica:
         self.leases.remove(lease)
         await lease.release()
 
-    async def report(self, cluster: str, status: str, error: str = "") -> None:
+    async def report(self, cluster: str, status: str, error: str = "", as_of: float | None = 1.0) -> None:
         """Say how the observer of a cluster is, as of one second after the epoch."""
-        event = ClusterEvent(cluster=cluster, happened="synced", at=1.0, detail=status, error=error)
+        event = ClusterEvent(
+            cluster=cluster, happened="synced", at=2.0, as_of=as_of, detail=status, error=error
+        )
         await self.bus.publish_event(cluster_event_subject(event), event)
 
     async def publish(self, cluster: str, *records: Record) -> None:

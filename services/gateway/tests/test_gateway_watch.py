@@ -281,6 +281,15 @@ async def test_a_cluster_that_is_no_longer_live_is_told_and_that_it_is_so_again(
         assert await statuses(later) == ("two", "stale")
 
 
+async def test_a_cluster_that_was_never_reached_is_told_as_that(world, watching) -> None:
+    replica = await world.replica("one")
+    async with watching() as events:
+        await replica.report("one", "error", "cannot connect", as_of=None)
+        name, _, data = await events.next()
+    assert name == "status"
+    assert data == {"cluster": "one", "status": "error", "as_of": None, "error": "cannot connect"}
+
+
 async def test_why_a_cluster_is_not_live_is_told_only_to_who_reads_all_of_it(world, watching) -> None:
     replica = await world.replica("one")
     made = await world.token("nora", clusters=["one"], namespaces=["a"])

@@ -6,12 +6,14 @@ import asyncio
 import json
 import time
 from contextlib import AsyncExitStack
+from itertools import groupby
 
 from kubelore.common.bus import Feed, FeedReset
 from kubelore.common.bus.bucket import Bucket
 from kubelore.common.contracts.changes import Change, Gap
 from kubelore.common.contracts.resources import observer_lease
 from kubelore.common.kube import KubeClient, read_kubeconfig
+from kubelore.kubesim.faults import Faults
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.fleet import Pace
 
@@ -206,11 +208,56 @@ async def test_a_replica_whose_presence_was_lost_is_counted_again(house) -> None
 async def test_the_registry_is_told_how_many_objects_are_held(house) -> None:
     house.add(0)
     async with house.replica("a") as a:
-        await wait_for(lambda: _live(a, clusters=1), "it to be live", 20)
+        await wait_for(lambda: _told(house, "sim-01", ["live"]), "the event", 20)
+        event = house.synced[-1]
+        assert event.resource_count == a.fleet.model.clusters["sim-01"].total()
+
+
+async def test_a_cluster_that_was_never_reached_is_told_as_that_and_when_it_is_live(house) -> None:
+    house.add(0)
+    await house.clusters[0].inject(Faults(refuse=True))
+    async with house.replica("a") as a:
         await wait_for(lambda: _synced(house), "the event")
         event = house.synced[-1]
-        assert (event.cluster, event.detail) == ("sim-01", "live")
-        assert event.resource_count == a.fleet.model.clusters["sim-01"].total()
+        assert (event.detail, event.as_of, event.resource_count) == ("error", None, None)
+        assert "cannot connect" in event.error
+        await house.clusters[0].inject(Faults())
+        await wait_for(lambda: _live(a, clusters=1), "it to be live", 40)
+        await wait_for(lambda: _told(house, "sim-01", ["error", "live"]), "that to be told")
+
+
+async def test_a_replica_that_takes_over_says_that_it_begins_and_when_it_is_live(house) -> None:
+    house.add(0, 1)
+    async with house.replica("b", QUICK) as b, house.replica("a", QUICK) as a:
+        await wait_for(lambda: _divided(a, b, counts=(1, 1)), "one each", 20)
+        await wait_for(lambda: _live(a, b, clusters=2), "both to be live", 20)
+        (taken,) = [observer.cluster for observer in a.fleet.observers()]
+        await wait_for(lambda: _told(house, taken, ["live"]), "that to be told")
+        for cluster in house.clusters:
+            await cluster.inject(Faults(latency=0.5))
+        await a.bus.client.close()
+        await wait_for(
+            lambda: _told(house, taken, ["live", "syncing", "live"]), "the takeover to be told", 40
+        )
+
+
+async def test_a_cluster_that_is_handed_over_is_told_live_all_the_while(house) -> None:
+    house.add(0, 1)
+    async with house.replica("a", QUICK) as a:
+        await wait_for(lambda: _live(a, clusters=2), "both to be live", 20)
+        for name in ("sim-01", "sim-02"):
+            await wait_for(lambda name=name: _told(house, name, ["live"]), "that to be told")
+        before = len(house.synced)
+        for cluster in house.clusters:
+            await cluster.inject(Faults(latency=0.5))
+        async with house.replica("b", QUICK) as b:
+
+            async def moved() -> bool:
+                told = {event.cluster for event in house.synced[before:]}
+                return len(a.fleet.observers()) == 1 and {one.cluster for one in b.fleet.observers()} <= told
+
+            await wait_for(moved, "a cluster to have moved for good", 40)
+            assert {event.detail for event in house.synced[before:]} == {"live"}
 
 
 async def test_a_stopped_fleet_leaves_no_lease_and_no_task(house) -> None:
@@ -245,6 +292,12 @@ async def _asked(house, name: str, times: int) -> bool:
 
 async def _held(house, key: str) -> bool:
     return key in await house.leases.holders("replica.")
+
+
+async def _told(house, cluster: str, statuses: list[str]) -> bool:
+    """Whether these are what was told of a cluster at last, one after the other."""
+    told = [event.detail for event in house.synced if event.cluster == cluster]
+    return [status for status, _ in groupby(told)][-len(statuses) :] == statuses
 
 
 async def _synced(house) -> bool:

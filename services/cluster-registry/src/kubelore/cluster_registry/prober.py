@@ -42,7 +42,8 @@ class Probed:
 
     def hear(self, event: ClusterEvent) -> None:
         """Take in what somebody else says of the cluster."""
-        if self.state.connected is not False or event.at < self.decided_at:
+        reached_at = event.at if event.as_of is None else event.as_of
+        if self.state.connected is not False or reached_at < self.decided_at:
             return
         if event.happened == "connected" and self.state.believe():
             self.recorded, self.untold = "connected", None

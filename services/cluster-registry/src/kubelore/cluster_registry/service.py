@@ -85,10 +85,12 @@ async def record_syncs(bus: Bus, repository: ClusterRepository) -> None:
     A report that cannot be written is followed by the next in seconds.
     """
     async for event in bus.subscribe_events(SYNCED_EVENTS, ClusterEvent):
+        if event.as_of is None or event.resource_count is None:
+            continue
         try:
             await repository.update(
                 event.cluster,
-                last_sync_time=iso_utc(event.at),
+                last_sync_time=iso_utc(event.as_of),
                 resource_count=event.resource_count,
             )
         except KubeloreError as error:

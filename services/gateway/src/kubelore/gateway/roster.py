@@ -97,7 +97,7 @@ class Roster:
         return self._turn
 
     def observed(self, name: str) -> Observed | None:
-        """How the observer of a cluster is; None while one has not said it: for a minute, or until it is reached."""
+        """How the observer of a cluster is; None until it says so: for a second, or a minute after this gateway began."""
         if self._owners_known and name not in self._owners:
             return Observed("error", error=UNOWNED)
         return self._observed.get(name)
@@ -202,7 +202,7 @@ class Roster:
 
     def _hear(self, event: ClusterEvent) -> None:
         before = self._observed.get(event.cluster)
-        self._observed[event.cluster] = Observed(event.detail, event.at, event.error)
+        self._observed[event.cluster] = Observed(event.detail, event.as_of, event.error)
         if before is None or before.status != event.detail:
             self._tell_turn()
 

@@ -376,10 +376,14 @@ class Fleet:
                 _settle()
 
     async def _report(self, name: str, held: Held) -> None:
-        """Tell the registry: a new status at once, new counts every 10 s, and that all is well once a minute."""
+        """Tell a new status at once, new counts every 10 s, and the same again once a minute.
+
+        `syncing` is said by who begins, and no more: a type that comes later takes nothing from the others.
+        """
         state = held.observer.state()
         said = (state.status, held.observer.model.total())
-        if state.status == "syncing" or state.as_of is None:
+        begun = held.reported[0] != ""
+        if held.lease.answering or (state.status == "syncing" and begun):
             return
         waited = time.monotonic() - held.reported_at
         due = REFRESH_S if said == held.reported else REPORT_S
@@ -388,9 +392,10 @@ class Fleet:
         event = ClusterEvent(
             cluster=name,
             happened="synced",
-            at=state.as_of,
+            at=time.time(),
+            as_of=state.as_of,
             detail=state.status,
-            resource_count=said[1],
+            resource_count=None if state.status == "syncing" or state.as_of is None else said[1],
             error=state.error or "",
         )
         with suppress(KubeloreError):

@@ -526,8 +526,10 @@ class ClusterObserver:
         if not types:
             watches = [watch for watch in watches if not isinstance(watch, OnDemand)]
         if not self._contact.reachable.is_set():
+            if self._contact.error is None:
+                return "syncing", None
             listed = self._discovered and (not watches or any(watch.listed for watch in watches))
-            return ("stale" if listed else "error"), self._contact.error or "not reached yet"
+            return ("stale" if listed else "error"), self._contact.error
         if not self._discovered:
             return ("error", self._problem) if self._problem else ("syncing", None)
         worst = min(watches, key=lambda watch: _rank(watch.status, bool(types)), default=None)

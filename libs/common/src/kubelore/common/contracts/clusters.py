@@ -336,8 +336,10 @@ class ClusterEvent(msgspec.Struct, kw_only=True):
     actor: str = ""
     generation: int = 0
     detail: str = ""
+    as_of: float | None = None
+    """With `synced`: until when the cluster answered, None when it never did; `detail` is the observer's status then."""
     resource_count: int | None = None
-    """With `synced`: how many objects the observer holds; `detail` is its status then."""
+    """With `synced`: how many objects the observer holds; None while it has not read them once."""
     error: str = ""
     """With `synced`: why the observer is not live."""
 
