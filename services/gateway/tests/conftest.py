@@ -206,7 +206,9 @@ class StandInRegistry:
 
     async def list_groups(self, request: ListGroups) -> GroupPage:
         names = sorted({one.group for one in self.clusters.values() if one.group > (request.after or "")})
-        return GroupPage([self._group(name) for name in names], total=len(names))
+        shown = [self._group(name) for name in names[: request.limit]]
+        more = len(names) > request.limit
+        return GroupPage(shown, total=len(names), next=shown[-1].name if more else None)
 
     async def get_group(self, request: GroupRef) -> Group:
         return self._group(request.name)

@@ -58,3 +58,9 @@ def test_a_token_is_gone_after_a_quarter_of_an_hour(continuation: Continuation, 
     clock.now += LIFETIME_S + 1
     with pytest.raises(Gone, match="expired"):
         continuation.open(token, "alice|pods")
+
+
+def test_a_token_of_another_kind_of_list_is_no_name(continuation: Continuation) -> None:
+    assert continuation.open_name(continuation.seal(["web"], "alice|groups"), "alice|groups") == "web"
+    with pytest.raises(BadRequest, match="no position"):
+        continuation.open_name(continuation.seal(KEY, "alice|groups"), "alice|groups")

@@ -80,10 +80,22 @@ async def test_the_list_comes_in_pages(world) -> None:
         await world.registry.put(name)
     first = (await world.http.get("/api/k8s/clusters/list", params={"limit": 2})).json()
     assert ([item["name"] for item in first["items"]], first["total"]) == (["a", "b"], 3)
-    second = (
-        await world.http.get("/api/k8s/clusters/list", params={"limit": 2, "continue": first["continue"]})
-    ).json()
+    further = {"limit": 2, "continue": first["continue"]}
+    second = (await world.http.get("/api/k8s/clusters/list", params=further)).json()
     assert ([item["name"] for item in second["items"]], second["continue"]) == (["c"], None)
+    for query in ({**further, "tag": "x"}, {"continue": "b"}):
+        assert (await world.refused("/api/k8s/clusters/list", **query))[0] == 400, query
+
+
+async def test_groups_come_in_pages(world) -> None:
+    for name in ("a", "b"):
+        await world.registry.put(name, group=f"group-{name}")
+    first = (await world.http.get("/api/k8s/groups", params={"limit": 1})).json()
+    assert [one["name"] for one in first["items"]] == ["group-a"]
+    further = {"limit": 1, "continue": first["continue"]}
+    second = (await world.http.get("/api/k8s/groups", params=further)).json()
+    assert ([one["name"] for one in second["items"]], second["continue"]) == (["group-b"], None)
+    assert (await world.refused("/api/k8s/groups", **{"continue": "group-a"}))[0] == 400
 
 
 async def test_a_list_out_of_bounds_is_refused(world) -> None:

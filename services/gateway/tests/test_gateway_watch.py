@@ -301,6 +301,8 @@ async def test_why_a_cluster_is_not_live_is_told_only_to_who_reads_all_of_it(wor
     ):
         await replica.report("one", "stale", 'User "system:serviceaccount:ops:kubelore" cannot list')
         told = [(await events.next())[2] for events in (narrow, whole)]
+        await replica.release("one")
+        assert (await narrow.next())[2]["error"] == "no observer holds this cluster yet"
     assert [one["status"] for one in told] == ["stale", "stale"]
     assert told[0]["error"] == WITHHELD
     assert "kubelore" in told[1]["error"]

@@ -29,6 +29,7 @@ from kubelore.common.contracts.resources import ClusterMetricsOf, SyncCluster
 from kubelore.common.crypto import Recipient
 from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
+from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
@@ -48,7 +49,7 @@ from kubelore.gateway.schemas import (
 ClusterName = Annotated[str, Path(description="The cluster's name.", examples=["prod-eu"])]
 
 
-def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
+def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRouter:
     """The router; kubeconfigs are sealed to the registry's key before they leave this process."""
     router = APIRouter(prefix="/api/k8s/clusters", tags=["clusters"])
 
@@ -98,20 +99,7 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         request = InspectKubeconfig(sealed=await sealed(body.kubeconfig, None, "inspect"))
         return json_answer(await bus.request(clusters.INSPECT, request))
 
-    @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented())
-    async def list_clusters(
-        tag: Annotated[str | None, Query(max_length=63)] = None,
-        group: Annotated[str | None, Query(max_length=63)] = None,
-        provider: Provider | None = None,
-        status: Status | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
-        continue_: Annotated[str | None, Query(alias="continue", max_length=100)] = None,
-    ) -> Response:
-        after = check_cluster_name(continue_) if continue_ else None
-        query = ListClusters(tag=tag, group=group, provider=provider, status=status, limit=limit, after=after)
-        page = await bus.request(clusters.LIST, query)
-        items = [_public(item) for item in page.items]
-        return json_answer({"items": items, "total": page.total, "continue": page.next})
+    _listing(router, bus, continuation)
 
     @router.get("/{cluster}", response_model=Cluster, summary="One cluster", responses=documented(404))
     async def get(cluster: ClusterName) -> Response:
@@ -193,6 +181,28 @@ def cluster_routes(bus: Bus, roster: Roster) -> APIRouter:
         return json_answer({**msgspec.to_builtins(found), "as_of": _when(found.as_of)})
 
     return router
+
+
+def _listing(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
+    @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented(410))
+    async def list_clusters(
+        caller: Annotated[Caller, CallerOf],
+        tag: Annotated[str | None, Query(max_length=63)] = None,
+        group: Annotated[str | None, Query(max_length=63)] = None,
+        provider: Provider | None = None,
+        status: Status | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+    ) -> Response:
+        query = ListClusters(tag=tag, group=group, provider=provider, status=status, limit=limit)
+        asked = ["clusters", caller.subject, tag, group, provider, status]
+        binding = msgspec.json.encode(asked).decode()
+        if continue_:
+            query.after = continuation.open_name(continue_, binding)
+        page = await bus.request(clusters.LIST, query)
+        items = [_public(item) for item in page.items]
+        token = continuation.seal([page.next], binding) if page.next else None
+        return json_answer({"items": items, "total": page.total, "continue": token})
 
 
 def _public(cluster: ClusterConnection) -> dict[str, Any]:

@@ -48,3 +48,10 @@ class Continuation:
         if position.expires < self._clock():
             raise Gone("the continue token has expired", remedy="Start again from the first page.")
         return position.after
+
+    def open_name(self, token: str, binding: str) -> str:
+        """The name in a token of a list that goes by names; raises as `open`."""
+        match self.open(token, binding):
+            case [str(name)]:
+                return name
+        raise BadRequest("the continue token is no position among names")

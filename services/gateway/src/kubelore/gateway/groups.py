@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
+from kubelore.common.authz import Caller
 from kubelore.common.bus import Bus
 from kubelore.common.contracts import clusters
 from kubelore.common.contracts.clusters import CreateGroup, Group, GroupRef, ListGroups, UpdateGroup
 from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
+from kubelore.gateway.continuation import Continuation
+from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import ClusterGroup, CreateGroupBody, GroupList, UpdateGroupBody
@@ -20,17 +24,21 @@ GroupName = Annotated[
 ]
 
 
-def group_routes(bus: Bus, roster: Roster) -> APIRouter:
+def group_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRouter:
     """The router. A group's name may hold a slash, so it is all of the rest of the path."""
     router = APIRouter(prefix="/api/k8s/groups", tags=["clusters"])
 
-    @router.get("", response_model=GroupList, summary="List groups of clusters", responses=documented())
+    @router.get("", response_model=GroupList, summary="List groups of clusters", responses=documented(410))
     async def list_groups(
+        caller: Annotated[Caller, CallerOf],
         limit: Annotated[int, Query(ge=1, le=1000)] = 500,
-        continue_: Annotated[str | None, Query(alias="continue", max_length=100)] = None,
+        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
     ) -> Response:
-        page = await bus.request(clusters.LIST_GROUPS, ListGroups(limit=limit, after=continue_))
-        return json_answer({"items": page.items, "total": page.total, "continue": page.next})
+        binding = msgspec.json.encode(["groups", caller.subject]).decode()
+        after = continuation.open_name(continue_, binding) if continue_ else None
+        page = await bus.request(clusters.LIST_GROUPS, ListGroups(limit=limit, after=after))
+        token = continuation.seal([page.next], binding) if page.next else None
+        return json_answer({"items": page.items, "total": page.total, "continue": token})
 
     @router.post(
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubelore.common.authz import Caller, no_such_cluster
 from kubelore.common.bus import Bus, Leases
@@ -96,11 +96,12 @@ class Roster:
         """Set when the observer of any cluster is no longer as `observed` says now."""
         return self._turn
 
-    def observed(self, name: str) -> Observed | None:
+    def observed(self, caller: Caller, name: str) -> Observed | None:
         """How the observer of a cluster is; None until it says so: for a second, or a minute after this gateway began."""
         if self._owners_known and name not in self._owners:
             return Observed("error", error=UNOWNED)
-        return self._observed.get(name)
+        found = self._observed.get(name)
+        return replace(found, error=caller.told(name, found.error)) if found is not None else None
 
     def select(self, caller: Caller, selectors: Iterable[str]) -> list[str]:
         """Names for `clusters=`: names, `group:x` and `tag:y`; all that the caller sees when nothing is given.

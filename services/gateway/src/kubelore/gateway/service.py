@@ -104,8 +104,8 @@ def build_app(
     # Routes are tried in turn: what is asked most comes first.
     app.include_router(unified_routes(fan_out, roster, continuation, feed, watches))
     app.include_router(access_routes(store.credentials, origins))
-    app.include_router(cluster_routes(bus, roster))
-    app.include_router(group_routes(bus, roster))
+    app.include_router(cluster_routes(bus, roster, continuation))
+    app.include_router(group_routes(bus, roster, continuation))
     comparer, counting = Comparer(bus, roster, fan_out), Counting(bus, roster, fan_out)
     app.include_router(overview_routes(comparer, counting, roster, continuation))
     app.include_router(audit_routes(audit_entries, auditor, roster, continuation))

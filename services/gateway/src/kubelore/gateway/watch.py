@@ -188,7 +188,7 @@ class _Stream:
         self._told = {name: status for name, status in self._told.items() if name in names}
         frames: list[bytes] = []
         for name in names:
-            observed, told = self._roster.observed(name), self._told.get(name, "live")
+            observed, told = self._roster.observed(self._caller, name), self._told.get(name, "live")
             if observed is None or observed.status == told:
                 continue
             self._told[name] = observed.status
@@ -197,7 +197,7 @@ class _Stream:
                 "cluster": name,
                 "status": observed.status,
                 "as_of": as_of,
-                "error": self._caller.told(name, observed.error) or None,
+                "error": observed.error or None,
             }
             frames.append(_frame("status", self._at, body))
         return frames
