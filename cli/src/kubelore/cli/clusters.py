@@ -122,7 +122,8 @@ def sync(context: typer.Context, name: ClusterName, output: Output = Format.TABL
             for state in report["types"]
         ]
         print_table(("TYPE", "STATUS", "OBJECTS", "DETAIL"), rows)
-        said = f"{report['cluster']} is {report['status']}, as of {report['as_of'] or 'never'}"
+        reached = f"as of {report['as_of']}" if report["as_of"] else "never reached"
+        said = f"{report['cluster']} is {report['status']}, {reached}"
         warn(f"{said}: {report['error']}" if report["error"] else said)
     raise typer.Exit(0 if report["status"] == "live" else 1)
 
