@@ -140,11 +140,16 @@ async def test_a_token_that_breaks_a_rule_is_refused(ask, provider: Provider) ->
         "control characters": provider.token(sub="a\x1b[2J"),
         "long": provider.token(sub="x" * 201),
         "garbage": "a.b.c",
+        "nested without end": _unpadded('{"a":' * 2_000 + "1" + "}" * 2_000) + ".e30.x",
     }
     for what, token in refused.items():
         status, problem = await ask(token)
         assert (status, problem["reason"]) == (401, "Unauthorized"), what
         assert token not in json.dumps(problem)
+
+
+def _unpadded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
 async def test_clocks_may_differ_by_a_minute(ask, provider: Provider) -> None:
@@ -231,6 +236,7 @@ BAD_ANSWERS = {
     "no keys": lambda: web.json_response({"keys": []}),
     "symmetric": lambda: web.json_response({"keys": [{"kty": "oct", "kid": "first", "k": "AAAA"}]}),
     "nonsense": lambda: web.json_response({"keys": [{"kty": "RSA", "kid": "first", "n": 1}, "x", None]}),
+    "nested without end": lambda: web.Response(text='{"keys":' + "[" * 5_000 + "]" * 5_000 + "}"),
     "huge": lambda: web.json_response({"keys": [], "padding": "x" * (jwks.MAX_BYTES + 1)}),
 }
 

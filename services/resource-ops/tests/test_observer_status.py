@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,37 @@ async def test_one_object_that_cannot_be_read_does_not_hide_the_others(bench) ->
         assert observer.state(["configmaps"]).status == "live"
         report = {state.type: state for state in observer.report(with_types=True).types}
         assert "could not be read" in report["configmaps"].detail
+
+
+async def test_one_object_nested_deeper_than_can_be_decoded_does_not_hide_the_others(bench) -> None:
+    deep = {"metadata": {"name": "deep", "namespace": "default"}, "spec": _nested(1500)}
+    _seed_without_limit(bench.cluster, deep)
+    await bench.create("listed")
+    async with bench.observing() as observer:
+        await bench.until_told(("observed", "listed"))
+        _seed_without_limit(bench.cluster, {**deep, "data": {"k": "v"}})
+        await bench.create("watched")
+        await bench.until_told(("created", "watched"))
+        assert observer.state(["configmaps"]).status == "live"
+        report = {state.type: state for state in observer.report(with_types=True).types}
+        assert "could not be read" in report["configmaps"].detail
+
+
+def _nested(levels: int) -> Any:
+    found: Any = 1
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+def _seed_without_limit(cluster: Any, body: dict[str, Any]) -> None:
+    """Seed what an API server takes, and kubesim can only write with a higher limit."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        cluster.state.seed_object("configmaps", body)
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 async def test_a_type_that_fails_as_nobody_expected_stops_no_other(bench) -> None:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelore.common.errors import BadRequest, UpstreamError
+from kubelore.common.errors import BadRequest, Invalid, UpstreamError
 from kubelore.common.kube import ResourceType, decode_meta, metadata_only
+from kubelore.common.kube.facts import read
 from kubelore.common.kube.listing import parse_list
+from kubelore.common.kube.nesting import UNREADABLE
 from kubelore.common.kube.resource_type import NAMESPACES, PODS
 
 DEPLOYMENTS = ResourceType(
@@ -100,6 +102,20 @@ def test_items_get_their_kind_in_front_as_a_get_has_it() -> None:
 )
 def test_items_that_say_their_kind_are_left_as_they_are(item: str) -> None:
     assert list(parse_list(page(f"[{item}]", "OrderList")).items) == [item.encode()]
+
+
+def test_an_item_that_is_nested_too_deep_is_unreadable_and_the_others_are_as_ever() -> None:
+    deep = '{"metadata":{"name":"b"},"spec":' + "[" * 5_000 + "]" * 5_000 + "}"
+    found = parse_list(page(f'[{{"metadata":{{"name":"a"}}}},{deep},{{"metadata":{{"name":"c"}}}}]'))
+    first, second, third = found.items
+    assert (decode_meta(first).name, decode_meta(third).name) == ("a", "c")
+    assert second == UNREADABLE
+    with pytest.raises(UpstreamError):
+        decode_meta(second)
+    with pytest.raises(UpstreamError):
+        decode_meta(deep.encode())
+    with pytest.raises(Invalid):
+        read("deeps.shop.dev", deep.encode())
 
 
 def test_a_page_says_where_to_go_on() -> None:

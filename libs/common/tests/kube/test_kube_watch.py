@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from kubelore.common.errors import Gone, TooLarge, Unauthenticated, Unavailable, UpstreamError
 from kubelore.common.kube import AddressPolicy, KubeClient, WatchSilent
+from kubelore.common.kube.nesting import UNREADABLE, without_depths
 from kubelore.common.kube.resource_type import PODS
-from kubelore.common.kube.watch import LineSplitter
+from kubelore.common.kube.watch import LineSplitter, parse_event
 
 
 def event(kind: str, rv: str, **metadata: Any) -> bytes:
@@ -53,6 +54,31 @@ def test_lines_come_out_whole_however_they_are_cut(lines: list[bytes], data: st.
         found += splitter.feed(text[start:end])
     assert found == lines
     assert not splitter.unfinished
+
+
+def nested(levels: int, leaf: str = "1") -> str:
+    return '{"a":' * levels + leaf + "}" * levels
+
+
+@pytest.mark.parametrize("levels", [1_000, 5_000, 9_990])
+def test_an_event_whose_object_is_nested_too_deep_still_says_where_to_go_on(levels: int) -> None:
+    managed = f'[{{"manager":"x","fieldsV1":{nested(levels)}}}]'
+    metadata = f'{{"name":"a","managedFields":{managed},"resourceVersion":"7"}}'
+    line = f'{{"type":"MODIFIED","object":{{"kind":"Deep","metadata":{metadata},"spec":{nested(levels)}}}}}'
+    found = parse_event(line.encode())
+    assert (found.kind, found.rv, found.object) == ("MODIFIED", "7", UNREADABLE)
+
+
+def test_an_event_that_opens_more_than_it_closes_is_an_error_of_the_server() -> None:
+    with pytest.raises(UpstreamError):
+        parse_event(b'{"type":"ADDED","object":' + b"[" * 5_000)
+
+
+def test_brackets_in_strings_nest_nothing() -> None:
+    text = '"\\"]}' + "[{" * 600 + '\\\\"'
+    document = f'{{"a":{{"b":{text},"c":[{nested(600)}]}}}}'
+    assert without_depths(document.encode(), 1) == b'{"a":null}'
+    assert without_depths(document.encode(), 2) == f'{{"a":{{"b":{text},"c":null}}}}'.encode()
 
 
 def test_a_line_over_the_limit_is_refused_before_it_is_whole() -> None:

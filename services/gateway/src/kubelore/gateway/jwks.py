@@ -133,7 +133,7 @@ class Jwks:
                     if len(body) > MAX_BYTES:
                         raise Unavailable(f"{url} answered more than {MAX_BYTES} bytes")
             return msgspec.json.decode(bytes(body), type=dict[str, Any])
-        except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, RecursionError) as error:
             raise Unavailable(f"{url} did not answer as it should: {type(error).__name__}") from error
 
 

@@ -154,7 +154,7 @@ def _header(text: str) -> dict[str, Any]:
     try:
         raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         return msgspec.json.decode(raw, type=dict[str, Any])
-    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise _refused("the token cannot be read") from error
 
 

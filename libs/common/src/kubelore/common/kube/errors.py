@@ -117,7 +117,7 @@ def parse_status(body: bytes, *, says_kind: bool = True) -> Status | None:
     """The Status in a body; None when it holds none."""
     try:
         status = msgspec.json.decode(body, type=Status)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
     return status if status.kind == "Status" or (not says_kind and status.status) else None
 

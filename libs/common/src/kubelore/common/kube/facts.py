@@ -340,7 +340,7 @@ def read(type_name: str, raw: bytes) -> Facts:
             found = shape.decode(raw)
         metadata = bytes(found.metadata)
         decoded = _metadata(metadata)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Invalid(f"no object of {type_name}: its JSON or its metadata cannot be read") from error
     if not decoded.name:
         raise Invalid(f"no object of {type_name}: it has no name")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from kubelore.common.errors import UpstreamError
+from kubelore.common.kube.nesting import UNREADABLE, without_depths
 
 
 class Items:
@@ -73,9 +74,12 @@ _decode_type = msgspec.json.Decoder(_TypeMeta).decode
 
 
 def parse_list(body: bytes) -> ListPage:
-    """The page in an API server's answer; raises UpstreamError when it is no list."""
+    """The page in an API server's answer; raises UpstreamError when it is no list.
+
+    An item that is nested too deep to be decoded is UNREADABLE.
+    """
     try:
-        answer = _decode_list(body)
+        answer = _decoded(body)
     except msgspec.MsgspecError as error:
         raise UpstreamError("the API server's answer is no list") from error
     if not answer.kind.endswith("List"):
@@ -89,6 +93,13 @@ def parse_list(body: bytes) -> ListPage:
     )
 
 
+def _decoded(body: bytes) -> _List:
+    try:
+        return _decode_list(body)
+    except RecursionError:
+        return _decode_list(without_depths(body, 2))
+
+
 def single(body: bytes) -> bytes:
     """The object of an answer with one, without the newline that a list and a watch do not have."""
     return body.removesuffix(b"\n")
@@ -100,8 +111,8 @@ def type_head(kind: str, api_version: str) -> bytes:
 
 
 def with_type(raw: bytes, head: bytes) -> bytes:
-    """The object with `head` in front, unless it says its kind itself."""
-    if raw.startswith((b'{"kind":', b'{"apiVersion":')):
+    """The object with `head` in front, unless it says its kind itself or is none."""
+    if raw.startswith((b'{"kind":', b'{"apiVersion":')) or raw == UNREADABLE:
         return raw
     if not raw.startswith(b'{"metadata":') and _decode_type(raw).kind:
         return raw

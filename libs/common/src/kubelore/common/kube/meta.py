@@ -50,7 +50,7 @@ def decode_meta(raw: bytes) -> ObjectMeta:
     """The metadata of an object; raises UpstreamError when the bytes are no Kubernetes object."""
     try:
         return _decode(raw).metadata
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamError(f"this is no Kubernetes object: {error}") from error
 
 
@@ -58,5 +58,5 @@ def metadata_only(raw: bytes) -> bytes:
     """The object as a PartialObjectMetadata, its metadata byte for byte; raises UpstreamError."""
     try:
         return _PARTIAL % bytes(_decode_raw(raw).metadata)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamError(f"this is no Kubernetes object: {error}") from error

@@ -19,6 +19,7 @@ import msgspec
 
 from kubelore.common.errors import KubeloreError, TooLarge, Unavailable, UpstreamError
 from kubelore.common.kube.errors import WatchListUnsupported, WatchSilent, error_from_status, parse_status
+from kubelore.common.kube.nesting import UNREADABLE, without_depths
 from kubelore.common.kube.transport import NETWORK_ERRORS, Query, Transport
 
 MAX_LINE = 32 * 1024 * 1024
@@ -102,7 +103,18 @@ class LineSplitter:
 
 
 def parse_event(line: bytes) -> WatchEvent:
-    """One line as an event; an ERROR event is raised as the error that it carries."""
+    """One line as an event; an ERROR event is raised as the error that it carries.
+
+    An object that is nested too deep to be decoded is UNREADABLE; its place in the stream is known all the same.
+    """
+    try:
+        return _parsed(line)
+    except RecursionError:
+        # What is kept ends above `metadata.managedFields`, which is as deep as the object.
+        return msgspec.structs.replace(_parsed(without_depths(line, 3)), object=UNREADABLE)
+
+
+def _parsed(line: bytes) -> WatchEvent:
     try:
         event = _decode_event(line)
         raw = bytes(event.object)
