@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 
@@ -21,31 +22,43 @@ STALLED_S = 60.0
 
 
 class Slots:
-    """How many streams of a kind may be open at once."""
+    """How many streams of a kind may be open at once.
+
+    Nobody takes another when they hold more than are free: one holder has about
+    half at most, two a third each, and there is always one for who has none.
+    """
 
     def __init__(self, limit: int, what: str = "watches") -> None:
         self._limit = limit
         self._what = what
+        self._held: Counter[str] = Counter()
         self.taken = 0
 
-    def check(self) -> None:
-        """Raise TooManyRequests when none is free."""
-        if self.taken >= self._limit:
+    def check(self, holder: str) -> None:
+        """Raise TooManyRequests when there is none for this holder, the subject of a caller."""
+        free, held = self._limit - self.taken, self._held[holder]
+        if free <= 0 or held > free:
+            whose = f", {held} of them by {holder}" if free > 0 else ""
             raise TooManyRequests(
-                f"{self._limit} {self._what} are open already",
+                f"{self.taken} {self._what} are open already{whose}",
                 remedy="Close some, or ask again later.",
                 retry_after_s=10,
             )
 
     @contextmanager
-    def take(self) -> Iterator[None]:
+    def take(self, holder: str) -> Iterator[None]:
         """Hold a slot for as long as the block runs. Raises TooManyRequests."""
-        self.check()
+        self.check(holder)
         self.taken += 1
+        self._held[holder] += 1
         try:
             yield
         finally:
             self.taken -= 1
+            self._held[holder] -= 1
+            # Negative and empty counts go, so that who came once is not kept for ever.
+            if not self._held[holder]:
+                del self._held[holder]
 
 
 class EventStream(StreamingResponse):
@@ -57,15 +70,16 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[bytes], slots: Slots) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes], slots: Slots, holder: str) -> None:
         super().__init__(chunks, headers={"X-Accel-Buffering": "no"})
         self._chunks = chunks
         self._slots = slots
+        self._holder = holder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; raises TooManyRequests before anything is sent."""
         async with aclosing(self._chunks):
-            with self._slots.take():
+            with self._slots.take(self._holder):
                 try:
                     await super().__call__(scope, receive, impatient(send))
                 except StalledError:

@@ -145,10 +145,10 @@ class LogReaders:
 
     async def stream(self, standing: Standing, asked: StreamLogs) -> Response:
         """The answer. Raises what STREAM_LOGS does, and TooManyRequests, before anything is sent."""
-        self.slots.check()
+        self.slots.check(standing.caller.subject)
         opened = await self._bus.request(log_streams.STREAM_LOGS, asked)
         chunks = self._chunks(opened.session, standing, events=asked.form == "events")
-        answer = EventStream(chunks, self.slots)
+        answer = EventStream(chunks, self.slots, standing.caller.subject)
         answer.media_type = _MEDIA[asked.form]
         answer.headers["content-type"] = _MEDIA[asked.form]
         return answer
@@ -172,7 +172,7 @@ class LogReaders:
 
     async def serve(self, websocket: WebSocket, standing: Standing, asked: StreamLogs) -> None:
         """The same to a WebSocket, one message an event. Raises before it is accepted what STREAM_LOGS does."""
-        self.slots.check()
+        self.slots.check(standing.caller.subject)
         opened = await self._bus.request(log_streams.STREAM_LOGS, asked)
         async with (
             accepted(websocket, standing, self.slots) as socket,

@@ -167,7 +167,7 @@ def _socket(router: APIRouter, bus: Bus, slots: Slots) -> None:
         watch: bool = False,
     ) -> None:
         agreed(websocket, PROTOCOLS)
-        slots.check()
+        slots.check(standing.caller.subject)
         if not session:
             session = (await bus.request(terminals.OPEN_TERMINAL, asked)).id
         attached = await _attach(bus, id, session, watch)

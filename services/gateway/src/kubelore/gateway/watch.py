@@ -67,15 +67,15 @@ class Watches:
 
     async def open(self, asked: WatchRequest) -> EventStream:
         """The answer. Raises BadRequest, NotFound, Unavailable or TooManyRequests before anything is sent."""
-        self.slots.check()
         caller = asked.caller
+        self.slots.check(caller.subject)
         self._roster.select(caller, asked.clusters)
         types = await self._fan_out.resolve_types(caller, asked.types) if asked.types else []
         refuse_unpublished(types)
         selection = Selection(types, asked.namespaces, asked.labels, asked.fields, caller)
         since = str(Position.parse(asked.since)) if asked.since else await self._feed.position()
         stream = _Stream(self._feed, self._roster, selection, asked, since)
-        return EventStream(stream.chunks(), self.slots)
+        return EventStream(stream.chunks(), self.slots, caller.subject)
 
 
 def refuse_unpublished(types: list[str]) -> None:

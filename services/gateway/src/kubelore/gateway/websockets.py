@@ -181,7 +181,7 @@ async def accepted(
     cancelled when the credential no longer stands.
     """
     protocol = agreed(websocket, protocols)
-    with slots.take():
+    with slots.take(standing.caller.subject):
         said = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         await websocket.accept(protocol or None, said)
         socket = Socket(websocket)
