@@ -13,6 +13,7 @@ from contextlib import aclosing
 import pytest
 
 from kubelore.common.bus import Bus, Leases
+from kubelore.common.bus.bucket import Bucket
 from kubelore.common.errors import BadRequest
 from kubelore.lab.waiting import wait_for
 
@@ -57,6 +58,19 @@ async def test_a_released_lease_is_free_at_once_and_its_epoch_rises(bus: Bus) ->
         await lease.release()
         assert not lease.held
     assert epochs == sorted(set(epochs))
+
+
+@pytest.mark.parametrize("value", [b"", b"null", b"[" * 5_000, b'{"replica":7}'])
+async def test_what_is_no_lease_ends_nobody_and_is_taken_over(bus: Bus, value: bytes) -> None:
+    leases, bucket = Leases(bus), Bucket(bus, "LEASES")
+    other = await leases.acquire("observer.other")
+    await bucket.put("observer.prod", value, expected=(await bucket.get("observer.prod")).revision)
+    assert await leases.holders("observer.") == {"observer.other": bus.replica}
+    lease = await leases.acquire("observer.prod")
+    assert lease is not None
+    assert lease.held
+    assert other is not None
+    await asyncio.gather(lease.release(), other.release())
 
 
 async def test_a_held_lease_outlives_its_time_to_live(bus: Bus) -> None:

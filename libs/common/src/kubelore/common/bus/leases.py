@@ -179,7 +179,7 @@ class Lease:
             entry = await self._bucket.get(self.key)
         except KubeloreError:
             return True
-        held = None if entry.value is None else msgspec.json.decode(entry.value, type=Holding)
+        held = _holding(entry.value)
         if held is None or (held.replica, held.epoch) != (self._replica, self.epoch):
             return False
         # Its time is unknown, so it does not prolong; the next renewal does.
@@ -208,7 +208,9 @@ class Leases:
         if ttl_s < 3:
             raise ValueError("a lease lasts at least 3 s")
         entry = await self._bucket.get(key)
-        held = None if entry.value is None else msgspec.json.decode(entry.value, type=Holding)
+        held = _holding(entry.value)
+        if held is None and entry.value is not None:
+            log.warning("lease is taken over what cannot be read", lease=key)
         given = held is not None and held.given_to(self._bus.replica)
         if held is not None and not given and held.replica not in absent:
             return None
@@ -248,4 +250,13 @@ class Leases:
         pattern = f"{pattern}.>" if pattern else ">"
         async with aclosing(watch_bucket(self._bus, self._bucket, pattern)) as changes:
             async for values in changes:
-                yield {key: msgspec.json.decode(value, type=Holding) for key, value in values.items()}
+                found = {key: _holding(value) for key, value in values.items()}
+                yield {key: holding for key, holding in found.items() if holding is not None}
+
+
+def _holding(value: bytes | None) -> Holding | None:
+    """What a key says; None too for what is no lease: it must not end everybody who follows leases."""
+    try:
+        return None if value is None else msgspec.json.decode(value, type=Holding)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
