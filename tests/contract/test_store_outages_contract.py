@@ -9,6 +9,7 @@ import signal
 import time
 import traceback
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
@@ -34,6 +35,16 @@ async def server(
 
 def settings_for(url: str) -> CommonSettings:
     return CommonSettings(mongo_url=SecretStr(url), mongo_database="contract")  # type: ignore[call-arg]
+
+
+@asynccontextmanager
+async def _hanging(server: MongoServer) -> AsyncIterator[None]:
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(os.waitid, os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 async def test_without_credentials_nothing_opens(server: MongoServer) -> None:
@@ -80,18 +91,34 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline(server: MongoServ
     async with await open_database(settings_for(server.url)) as database:
         things = database.collection("things")
         await things.put({"_id": "a"})
-        os.kill(server.pid, signal.SIGSTOP)
-        await asyncio.to_thread(os.waitid, os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)
-        try:
+        async with _hanging(server):
             started = time.monotonic()
             outcomes = await asyncio.gather(
                 things.get("a"), things.put({"_id": "a"}), database.ping(), return_exceptions=True
             )
             assert time.monotonic() - started < 8
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         assert all(isinstance(outcome, (DeadlineExceeded, Unavailable)) for outcome in outcomes), outcomes
         assert await things.get("a") == {"_id": "a"}
+
+
+async def test_many_who_are_cancelled_at_their_deadline_leave_connections_to_those_after_them(
+    server: MongoServer,
+) -> None:
+    async with await open_database(settings_for(server.url)) as database:
+        things = database.collection("things")
+
+        async def read_together() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(16):
+                    group.create_task(things.count())
+
+        for _ in range(2):
+            async with _hanging(server), asyncio.timeout(30):
+                groups = (read_together() for _ in range(16))
+                outcomes = await asyncio.gather(*groups, return_exceptions=True)
+                assert all(isinstance(outcome, ExceptionGroup) for outcome in outcomes)
+            async with asyncio.timeout(30):
+                await read_together()
 
 
 async def test_a_server_that_is_not_there_is_named_with_a_remedy() -> None:

@@ -7,8 +7,10 @@ Works on mongod and on SecantusDB (docs/decisions/0012).
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from pymongo import AsyncMongoClient, ReturnDocument, UpdateOne, WriteConcern
@@ -16,7 +18,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, InvalidURI, PyMongoError
 
-from kubelore.common.errors import BadRequest, Conflict, Invalid, NotFound, Unavailable
+from kubelore.common.errors import BadRequest, Conflict, DeadlineExceeded, Invalid, NotFound, Unavailable
 from kubelore.common.settings import CommonSettings
 from kubelore.common.store.filters import (
     Scalar,
@@ -54,6 +56,7 @@ async def open_database(
             serverSelectionTimeoutMS=TIMEOUT_MS,
             connectTimeoutMS=TIMEOUT_MS,
             maxPoolSize=MAX_POOL,
+            maxConnecting=MAX_POOL,
             tz_aware=True,
             uuidRepresentation="standard",
         )
@@ -81,6 +84,9 @@ class Database:
         self._database: AsyncDatabase[Document] = client.get_database(
             name, write_concern=WriteConcern("majority", j=True)
         )
+        # Nobody waits within PyMongo's pool: a wait whose deadline passes while it is cancelled
+        # leaves the pool locked for good (Python 3.11, docs/decisions/0123).
+        self._turns = asyncio.Semaphore(MAX_POOL)
 
     def __repr__(self) -> str:
         return f"Database({self._database.name!r})"
@@ -95,7 +101,7 @@ class Database:
         """The collection of that name; it comes to be with its first document."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a collection")
-        return Collection(self._database.get_collection(name))
+        return Collection(self._database.get_collection(name), self._turns)
 
     async def ping(self) -> None:
         """See that the database answers and takes the credentials. Raises Unavailable, DeadlineExceeded."""
@@ -115,16 +121,31 @@ class Collection:
     open whether a write happened.
     """
 
-    def __init__(self, collection: AsyncCollection[Document]) -> None:
+    def __init__(self, collection: AsyncCollection[Document], turns: asyncio.Semaphore) -> None:
         self._collection = collection
+        self._turns = turns
         self.name = collection.name
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
 
+    @asynccontextmanager
+    async def _asking(self) -> AsyncGenerator[None]:
+        """One operation, as soon as there is a connection for it, with our errors."""
+        with translated(self.name):
+            try:
+                async with asyncio.timeout(TIMEOUT_MS / 1000):
+                    await self._turns.acquire()
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"The database is busy ({self.name}).") from error
+            try:
+                yield
+            finally:
+                self._turns.release()
+
     async def insert(self, document: Mapping[str, Any]) -> None:
         """Add a document that has an `_id`. Raises AlreadyExists, Invalid, TooLarge."""
-        with translated(self.name):
+        async with self._asking():
             await self._collection.insert_one(_with_id(document))
 
     async def insert_new(self, documents: Sequence[Mapping[str, Any]]) -> int:
@@ -136,7 +157,7 @@ class Collection:
             raise BadRequest(f"At most {MAX_LIMIT} documents can be added at once.")
         if not documents:
             return 0
-        with translated(self.name):
+        async with self._asking():
             try:
                 done = await self._collection.insert_many(
                     [_with_id(document) for document in documents], ordered=False
@@ -179,7 +200,7 @@ class Collection:
         if after is not None:
             query = {"$and": [query, behind(after, sort)]} if query else behind(after, sort)
         projection = [checked_field(field) for field in fields] or None
-        with translated(self.name):
+        async with self._asking():
             cursor = self._collection.find(
                 query, projection, sort=complete(sort), limit=limit, batch_size=limit
             )
@@ -202,25 +223,25 @@ class Collection:
     async def count(self, where: Where | None = None, *, limit: int | None = None) -> int:
         """How many documents match; with `limit`, counting stops there."""
         bounded: dict[str, Any] = {} if limit is None else {"limit": limit}
-        with translated(self.name):
+        async with self._asking():
             return await self._collection.count_documents(compile_filter(where or {}), **bounded)
 
     async def distinct(self, field: str, where: Where | None = None) -> list[Any]:
         """The values that a field has in what matches; for fields that have few."""
-        with translated(self.name):
+        async with self._asking():
             return await self._collection.distinct(checked_field(field), compile_filter(where or {}))
 
     async def put(self, document: Mapping[str, Any]) -> None:
         """Write a document whole, over one with its `_id` or as a new one. The last writer wins."""
         whole = _with_id(document)
-        with translated(self.name):
+        async with self._asking():
             await self._collection.replace_one({"_id": {"$eq": whole["_id"]}}, whole, upsert=True)
 
     async def replace(self, document: Mapping[str, Any], *, expect: Where) -> None:
         """Write over the document with the same `_id`, if it matches `expect`. Raises NotFound, Conflict."""
         whole = _with_id(document)
         query = _expecting(whole["_id"], expect)
-        with translated(self.name):
+        async with self._asking():
             done = await self._collection.replace_one(query, whole)
         if done.matched_count == 0:
             raise await self._missed(whole["_id"])
@@ -251,7 +272,7 @@ class Collection:
         Raises NotFound, Conflict, and AlreadyExists where a unique index is hit.
         """
         change = _update(changes or {}, increments or {}, unset)
-        with translated(self.name):
+        async with self._asking():
             found = await self._collection.find_one_and_update(
                 _expecting(id_, expect or {}), change, return_document=ReturnDocument.AFTER
             )
@@ -263,7 +284,7 @@ class Collection:
         self, where: Where, changes: Mapping[str, Any], *, unset: Sequence[str] = ()
     ) -> int:
         """Change some fields of all that match, one by one and not together; how many matched."""
-        with translated(self.name):
+        async with self._asking():
             done = await self._collection.update_many(_narrow(where), _update(changes, {}, unset))
         return done.matched_count
 
@@ -277,13 +298,13 @@ class Collection:
             UpdateOne({"_id": {"$eq": checked(id_)}}, _update(change, {}, ()))
             for id_, change in changes.items()
         ]
-        with translated(self.name):
+        async with self._asking():
             done = await self._collection.bulk_write(updates, ordered=False)
         return done.matched_count
 
     async def delete(self, id_: Scalar, *, expect: Where | None = None) -> bool:
         """Remove one document, if it matches `expect`; whether it was there. Raises Conflict."""
-        with translated(self.name):
+        async with self._asking():
             done = await self._collection.delete_one(_expecting(id_, expect or {}))
         if done.deleted_count == 0 and expect and await self.count({"_id": id_}, limit=1):
             raise _changed(self.name, id_)
@@ -291,7 +312,7 @@ class Collection:
 
     async def delete_many(self, where: Where) -> int:
         """Remove all that match a filter that is not empty; how many they were."""
-        with translated(self.name):
+        async with self._asking():
             done = await self._collection.delete_many(_narrow(where))
         return done.deleted_count
 
@@ -310,7 +331,7 @@ class Collection:
         if only:
             options["partialFilterExpression"] = compile_filter(only)
         keys = [(checked_field(field), direction) for field, direction in fields]
-        with translated(self.name):
+        async with self._asking():
             await self._collection.create_index(keys, **options)
 
     async def _missed(self, id_: Scalar) -> Conflict | NotFound:
