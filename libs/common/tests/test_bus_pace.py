@@ -43,3 +43,12 @@ async def test_turns_are_taken_in_the_order_of_asking():
 
     await asyncio.gather(*(take(number) for number in range(8)))
     assert order == list(range(8))
+
+
+async def test_what_was_large_pushes_the_next_turn_away():
+    pace = Pace(0.0, 10.0)
+    begun = time.monotonic()
+    await pace.turn()
+    pace.stretch(0.05)
+    await pace.turn()
+    assert time.monotonic() - begun >= 0.05

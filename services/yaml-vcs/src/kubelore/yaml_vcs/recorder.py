@@ -37,7 +37,8 @@ HEADS_OVERHEAD = 1024
 """What a head costs beside its content."""
 TRUSTED_S = 3600.0
 """How long a head that nobody wrote behind is believed in; half of the age that nothing younger is pruned of."""
-READ_AT_ONCE = 16
+READ_AT_ONCE = 2
+"""By one batch: sixteen partitions share the connections to the database."""
 MAX_OBJECT = 64 * 1024 * 1024
 
 
@@ -58,19 +59,17 @@ class Heads:
             if head is not None:
                 self._held.move_to_end(key)
         missing = [key for key, head in found.items() if head is None]
-        known = await self._repository.known(missing) if missing else set()
-        slots = asyncio.Semaphore(READ_AT_ONCE)
+        known = iter(await self._repository.known(missing) if missing else ())
 
-        async def read(key: bytes) -> None:
-            async with slots:
+        async def read() -> None:
+            for key in known:
                 found[key] = head = await self._read(key)
-            if head is not None:
-                self.keep(key, head)
+                if head is not None:
+                    self.keep(key, head)
 
         async with asyncio.TaskGroup() as group:
-            for key in missing:
-                if key in known:
-                    group.create_task(read(key))
+            for _ in range(min(READ_AT_ONCE, len(missing))):
+                group.create_task(read())
         return found
 
     def _fresh(self, key: bytes) -> Head | None:

@@ -160,6 +160,8 @@ class VersionRepository:
 
     async def chain(self, key: bytes, branch: int, entry: Entry) -> list[Entry]:
         """The versions from the whole one that an entry is packed upon up to it (a tombstone: to the one before)."""
+        if entry.frame and entry.base == entry.number:
+            return [entry]
         upto = entry.number if entry.frame else entry.number - 1
         where = {
             "_id": gte(version_id(key, branch, entry.base)) & lte(version_id(key, branch, upto)),

@@ -24,3 +24,7 @@ class Pace:
         self._next = at + self._apart_s
         if at > now:
             await asyncio.sleep(at - now)
+
+    def stretch(self, by_s: float) -> None:
+        """Let the next turn that is asked for lie so much further away: what was done in this one was large."""
+        self._next += by_s

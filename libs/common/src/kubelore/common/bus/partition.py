@@ -35,8 +35,8 @@ _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 5.0
 _HANDLER_DEADLINE_S = 30.0
 _POLL_S = 2.0
-_TURN_S = 0.01
-_LONGEST_TURN_S = 0.1
+_TURN_S = 0.02
+_LONGEST_TURN_S = 0.3
 """From one call of the handler to the next, whatever their partitions, and how long those of many partitions wait."""
 
 

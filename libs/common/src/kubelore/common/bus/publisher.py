@@ -37,8 +37,11 @@ BATCH_BYTES = 256 * 1024
 APART_S = 0.01
 """From one batch of a cluster to its next, at least."""
 TURN_S = 0.004
-LONGEST_TURN_S = 0.1
-"""From one batch of a process to its next, whatever its cluster, and how long the batches of many clusters wait."""
+RECORD_S = 0.001
+APART_MOST_S = 0.01
+LONGEST_TURN_S = 0.2
+"""From one batch of a process to its next, whatever its cluster: more for each record of the batch but the first,
+up to a most. And how long the batches of many clusters wait."""
 QUEUE_RECORDS = 2_000
 QUEUE_BYTES = 8 * 1024 * 1024
 
@@ -209,6 +212,7 @@ class ChangePublisher:
         if len(self._queue) < BATCH_RECORDS and self._queued_bytes < BATCH_BYTES:
             await self._own_pace.turn()
             await self._pace.turn()
+            self._pace.stretch(min((len(self._queue) - 1) * RECORD_S, APART_MOST_S - TURN_S))
         batch: list[_Queued] = []
         size = 0
         while self._queue and len(batch) < BATCH_RECORDS:
