@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelore.common.bus import Bus, ChangePublisher, Feed, FeedReset, Leases
-from kubelore.common.bus.feed_window import Batch, Position, Window
+from kubelore.common.bus.feed_newest import Newest
+from kubelore.common.bus.feed_window import WINDOW_BYTES, Batch, Position, Window
 from kubelore.common.bus.streams import StreamLimits
 from kubelore.common.contracts.changes import Change, Record
 from kubelore.common.errors import BadRequest, Gone
@@ -126,6 +127,90 @@ async def test_many_readers_share_one_consumer(bus: Bus, publishers) -> None:
     assert all(versions(events) == expected for events in await asyncio.gather(*reading))
     consumers = (await bus.jetstream("CONSUMER.NAMES.FEED"))["consumers"] or []
     assert len(consumers) <= 1
+
+
+async def pause_feed(bus: Bus, until: str) -> None:
+    """FEED gets nothing more before `until`, as it does for moments in a steady stream."""
+    await bus.jetstream("CONSUMER.PAUSE.CHANGES.feed", {"pause_until": until})
+
+
+async def test_the_newest_changes_do_not_wait_for_feed(bus: Bus, publishers) -> None:
+    feed = Feed(bus)
+    await publishers("a", range(1))
+    following = feed.follow(await feed.position())
+    async with asyncio.timeout(15):
+        await publishers("a", range(1, 2))
+        assert versions([await anext(following)]) == ["a/1"]
+        await pause_feed(bus, "2099-01-01T00:00:00Z")
+        await publishers("a", range(2, 5))
+        assert versions([await anext(following) for _ in range(3)]) == ["a/2", "a/3", "a/4"]
+    await following.aclose()
+    fed = (await bus.jetstream("STREAM.INFO.FEED"))["state"]["last_seq"]
+    assert fed < (await bus.jetstream("STREAM.INFO.CHANGES"))["state"]["last_seq"]
+
+
+async def test_a_reader_resumes_elsewhere_behind_a_change_that_feed_does_not_have_yet(
+    joining, bus: Bus, publishers
+) -> None:
+    feed = Feed(bus)
+    await publishers("a", range(1))
+    following = feed.follow(await feed.position())
+    async with asyncio.timeout(15):
+        await publishers("a", range(1, 2))
+        await anext(following)
+        await pause_feed(bus, "2099-01-01T00:00:00Z")
+        await publishers("a", range(2, 3))
+        event_id, _ = await anext(following)
+    await following.aclose()
+    await publishers("a", range(3, 5))
+    resumed = asyncio.create_task(take(Feed(await joining()), event_id, 3))
+    await publishers("a", range(5, 6))
+    await pause_feed(bus, "2001-01-01T00:00:00Z")
+    assert versions(await resumed) == ["a/3", "a/4", "a/5"]
+
+
+async def test_a_reader_that_dies_leaves_nothing_that_holds_changes_back(
+    joining, bus: Bus, publishers, eventually
+) -> None:
+    reader = await joining()
+    feed = Feed(reader)
+    following = feed.follow(await feed.position())
+    await publishers("a", range(1))
+    await anext(following)
+    await reader.close()
+    await publishers("a", range(1, 20))
+    assert (await bus.jetstream("CONSUMER.NAMES.CHANGES"))["consumers"] == ["feed", "fences"]
+
+    async def drained() -> bool:
+        return (await bus.jetstream("STREAM.INFO.CHANGES"))["state"]["messages"] == 1
+
+    await eventually(drained)
+    await following.aclose()
+
+
+async def test_a_reader_slower_than_the_window_misses_nothing(bus: Bus, publishers) -> None:
+    feed = Feed(bus)
+    slow = feed.follow(await feed.position())
+    fast = asyncio.create_task(take(feed, await feed.position(), 101))
+    await publishers("a", range(1))
+    events = [await anext(slow)]
+    await publishers("a", range(1, 101), size=WINDOW_BYTES // 80)
+    await fast
+    async with asyncio.timeout(30):
+        events += [await anext(slow) for _ in range(100)]
+    await slow.aclose()
+    assert versions(events) == [f"a/{number}" for number in range(101)]
+
+
+async def test_a_listener_that_does_not_read_keeps_no_more_than_it_may(bus: Bus, publishers) -> None:
+    async with Newest(bus, max_bytes=30_000) as newest:
+        for number in range(10):
+            await publishers("a", range(number, number + 1), size=10_000)
+        kept = await newest.read(1)
+        assert [batch.sequence for batch in kept] == [1, 2, 3, 4]
+        await publishers("a", range(10, 11))
+        assert [batch.sequence for batch in await newest.read(5)] == [12]
+        assert await newest.read(0.01) == []
 
 
 async def test_a_reader_goes_on_after_the_server_was_killed_and_misses_nothing(

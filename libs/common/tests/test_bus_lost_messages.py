@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -12,23 +13,26 @@ from pydantic import SecretStr
 
 from kubelore.common.bus import Bus, ChangeConsumer, ChangePublisher, Feed, Leases, connect, create_durables
 from kubelore.common.contracts.changes import Change, Record
+from kubelore.common.contracts.flows import STORED
 from kubelore.common.settings import CommonSettings
 from kubelore.lab.wires import Wire
 from kubelore.stack.servers import NatsServer
 
 CLUSTER = "prod"
 BATCHES = 12
+LAST = 2 * BATCHES + 2
+"""The sequence of the last change that a follower is told of here; the first message of the stream is a fence."""
 
 
 class LossyWire(Wire):
     """A way to NATS that swallows deliveries to the client, and nothing else.
 
-    `loses` is asked for each message that JetStream delivers, by its
-    acknowledgement subject: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream
-    sequence>.<consumer sequence>.…`.
+    `loses` is asked for each message that JetStream delivers, by its stream and
+    its sequence there, and for each that it says to have stored in CHANGES, as
+    one of `STORED`.
     """
 
-    def __init__(self, upstream: int, loses: Callable[[list[str]], bool]) -> None:
+    def __init__(self, upstream: int, loses: Callable[[str, int], bool]) -> None:
         super().__init__(upstream)
         self._loses = loses
         self.lost = 0
@@ -45,21 +49,33 @@ class LossyWire(Wire):
             payload = await source.readexactly(int(words[-1]) + 2)
             if self.mute:
                 continue
-            ack = next((word.split(".") for word in words if word.startswith("$JS.ACK.")), None)
-            if ack is not None and self._loses(ack):
+            place = _place(words, payload)
+            if place is not None and self._loses(*place):
                 self.lost += 1
                 continue
             target.write(line + payload)
             await target.drain()
 
 
-def once(stream: str, sequence: int) -> Callable[[list[str]], bool]:
+def _place(words: list[str], payload: bytes) -> tuple[str, int] | None:
+    """Which message of which stream it is, by its acknowledgement subject or by the headers of a stored one.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.…`
+    """
+    if words[1].startswith(f"{STORED}."):
+        found = re.search(rb"Nats-Sequence: (\d+)", payload)
+        return (STORED, int(found[1])) if found else None
+    ack = next((word.split(".") for word in words if word.startswith("$JS.ACK.")), None)
+    return (ack[2], int(ack[5])) if ack else None
+
+
+def once(stream: str, sequence: int) -> Callable[[str, int], bool]:
     """Loses the first delivery of one message of a stream."""
     done = False
 
-    def loses(ack: list[str]) -> bool:
+    def loses(of: str, number: int) -> bool:
         nonlocal done
-        if done or ack[2] != stream or int(ack[5]) != sequence:
+        if done or (of, number) != (stream, sequence):
             return False
         done = True
         return True
@@ -136,12 +152,16 @@ async def test_a_change_that_got_lost_between_server_and_consumer_is_consumed_in
             await reader.close()
 
 
-@pytest.mark.parametrize("behind", [True, False], ids=["catching up", "live"])
+@pytest.mark.parametrize(
+    ("lost", "behind"),
+    [(once("FEED", BATCHES + 5), True), (once(STORED, BATCHES + 5), False), (once(STORED, LAST), False)],
+    ids=["catching up", "live", "the last one"],
+)
 async def test_a_change_that_got_lost_on_its_way_to_a_live_stream_is_told_in_its_place(
-    bus: Bus, bus_server: NatsServer, publish, eventually, behind: bool
+    bus: Bus, bus_server: NatsServer, publish, eventually, lost: Callable[[str, int], bool], behind: bool
 ) -> None:
     await publish(range(BATCHES))
-    async with LossyWire(bus_server.port, once("FEED", BATCHES + 5)) as wire:
+    async with LossyWire(bus_server.port, lost) as wire:
         reader = await through(wire, bus_server)
         feed, seen = Feed(reader), list[str]()
         position = await feed.position()
@@ -202,7 +222,7 @@ async def test_a_watcher_that_heard_nothing_for_longer_than_a_mark_lasts_sees_th
     """It goes on asking meanwhile, which must not count as having heard."""
     lease = await Leases(bus).acquire("observer.prod", ttl_s=3600)
     assert lease is not None
-    async with LossyWire(bus_server.port, lambda _: False) as wire:
+    async with LossyWire(bus_server.port, lambda _stream, _sequence: False) as wire:
         reader = await through(wire, bus_server)
         try:
             async with aclosing(Leases(reader).watch_holders("observer.")) as changes:

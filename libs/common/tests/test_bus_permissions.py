@@ -141,6 +141,7 @@ STORED = {
     "kubelore.v1.fence.prod",
     "kubelore.v1.parked.writer.p03",
     "kubelore.v1.feed.delivery",
+    "kubelore.v1.stored.kubelore.v1.events.resource.prod.p03",
     "$KV.LEASES.observer.prod",
     "$KV.LEASES.registry.health",
     "$KV.LEASES.gateway.audit",
@@ -334,6 +335,7 @@ async def test_a_user_may_hear_what_is_meant_for_it_and_nothing_else(server: Nat
         "kubelore.v1.events.>",
         "kubelore.v1.fence.*",
         "kubelore.v1.feed.delivery",
+        "kubelore.v1.stored.>",
         "kubelore.v1.parked.>",
     }
     wild |= {"$JS.>", "$JS.API.>", "$JS.ACK.>", "$KV.>", "$KV.LEASES.>", "$SYS.>", "$SRV.>", "_INBOX.>"}
@@ -353,6 +355,8 @@ async def test_a_user_may_hear_what_is_meant_for_it_and_nothing_else(server: Nat
     meant = {f"_INBOX_{user}.>", *own}
     meant |= {f"kubelore.v1.session.{server}.{asks}.*.in" for server, asks in pairs() if server == user}
     meant |= {f"kubelore.v1.session.{server}.{asks}.*.out" for server, asks in pairs() if asks == user}
+    if user == "gateway":
+        meant.add("kubelore.v1.stored.>")
     if own:
         meant |= {"$SRV.PING", f"$SRV.PING.{user}", f"$SRV.PING.{user}.*"}
     assert await may_subscribe(server, user, everything) == meant

@@ -8,8 +8,10 @@ record points behind it.
 The server notes on each message of FEED the sequence it had in CHANGES, and
 those are consecutive: one that is left out is a hole, and is said, never hidden.
 
-All readers of a process share one consumer and a window in memory; only one
-that starts further back reads by itself until it has caught up.
+All readers of a process share a window in memory. The newest changes come into
+it from the server as it stores them; FEED lags behind by up to seconds, and is
+read for what did not come. Only a reader that starts further back than the
+window reads FEED by itself until it has caught up.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from nats.aio.msg import Msg
 
 from kubelore.common.bus import wire
 from kubelore.common.bus.connection import Bus
+from kubelore.common.bus.feed_newest import Newest
 from kubelore.common.bus.feed_window import Batch, FeedReset, Position, Window, in_order
 from kubelore.common.bus.pull import OrderedReader, open_ordered
 from kubelore.common.bus.streams import CHANGES, FEED
@@ -36,10 +39,10 @@ log = get_logger(__name__)
 _SOURCE = "Nats-Stream-Source"
 _RETRY_S = 0.5
 _POLL_S = 5.0
+_LOOK_S = 1.0
+"""How often is asked what is stored: a message not heard, with none after it, is noticed within twice as long."""
 _LAG_S = 2.0
 """How long what is in CHANGES may take to arrive in FEED before it counts as expired there."""
-_EVENT_SUBJECT_PARTS = 6
-"""kubelore.v1.events.resource.<cluster>.p<nn>; a fence has fewer, and only counts."""
 
 
 class Feed:
@@ -157,10 +160,11 @@ class Feed:
                 await asyncio.sleep(_RETRY_S)
 
     async def _keep_reading(self, window: Window) -> None:
-        """Fill the window for ever; what cannot be read any more becomes a hole in it."""
-        while True:
+        """Fill the window while it is read; what cannot be read any more becomes a hole in it."""
+        while self._window is window:
             try:
-                await self._read_into(window)
+                async with Newest(self._bus) as newest:
+                    await self._listen(newest, window)
             except Gone:
                 window.append(await self._lost_until_now(window))
                 self._tell()
@@ -168,13 +172,36 @@ class Feed:
                 log.info("reading the feed again", error=error.detail)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _read_into(self, window: Window) -> None:
-        consumer = await self._open(window.following)
-        async with OrderedReader(self._bus, FEED, consumer) as reader:
-            while True:
+    async def _listen(self, newest: Newest, window: Window) -> None:
+        """Take in what is stored, and read from FEED what was stored before or did not come."""
+        loop = asyncio.get_running_loop()
+        stored = await self._stored()
+        while self._window is window:
+            # What was stored a look ago has come by now, or will not.
+            await self._read_up_to(stored, window)
+            stored, until = await self._stored(), loop.time() + _LOOK_S
+            while (remaining := until - loop.time()) > 0:
+                for batch in await newest.read(remaining):
+                    await self._read_up_to(batch.sequence, window)
+                    window.append(batch)
+                self._tell()
+
+    async def _read_up_to(self, sequence: int, window: Window) -> None:
+        """Fill the window from FEED until `sequence` is due in it; nothing where it is already."""
+        if window.following >= sequence:
+            return
+        async with OrderedReader(self._bus, FEED, await self._open(window.following)) as reader:
+            while window.following < sequence:
                 for message in await reader.read(_POLL_S):
                     window.append(_batch_of(message))
-                    self._tell()
+                self._tell()
+
+    async def _stored(self) -> int:
+        """The sequence due next in CHANGES; raises Gone when it is another stream than the window's."""
+        epoch, following = await self._head()
+        if epoch != self._epoch:
+            raise Gone("the stream of changes was made anew", remedy="List again.")
+        return following
 
     async def _lost_until_now(self, window: Window) -> Batch:
         epoch, following = await self._head()
@@ -219,10 +246,7 @@ class Feed:
         until = asyncio.get_running_loop().time() + _LAG_S
         while True:
             feed = (await self._bus.jetstream(f"STREAM.INFO.{FEED}"))["state"]
-            epoch, following = await self._head()
-            if epoch != self._epoch:
-                raise Gone("the stream of changes was made anew", remedy="List again.")
-            if feed["messages"] > 0 or sequence >= following:
+            if sequence >= await self._stored() or feed["messages"] > 0:
                 return feed
             if asyncio.get_running_loop().time() > until:
                 raise Gone("the event id is older than the feed", remedy="List again.")
@@ -244,11 +268,7 @@ def _source_of(header: str) -> int:
 
 
 def _batch_of(message: Msg) -> Batch:
-    parts = message.subject.split(".")
-    sequence = _source_of((message.headers or {})[_SOURCE])
-    if len(parts) != _EVENT_SUBJECT_PARTS:
-        return Batch(sequence, sequence + 1)
-    return Batch(sequence, sequence + 1, cluster=parts[4], data=message.data)
+    return Batch.of(message.subject, _source_of((message.headers or {})[_SOURCE]), message.data)
 
 
 def _epoch_of(info: dict[str, Any]) -> int:

@@ -12,6 +12,8 @@ from kubelore.common.contracts.changes import Record
 from kubelore.common.errors import BadRequest
 
 WINDOW_BYTES = 16 * 1024 * 1024
+_EVENT_SUBJECT_PARTS = 6
+"""kubelore.v1.events.resource.<cluster>.p<nn>; a fence has fewer, and only counts."""
 
 _DECODER = msgspec.msgpack.Decoder(list[Record])
 
@@ -55,6 +57,14 @@ class Batch:
     data: bytes = b""
     missing: bool = False
 
+    @classmethod
+    def of(cls, subject: str, sequence: int, data: bytes) -> Batch:
+        """A message of CHANGES, by the subject and the sequence that it has there."""
+        parts = subject.split(".")
+        if len(parts) != _EVENT_SUBJECT_PARTS:
+            return cls(sequence, sequence + 1)
+        return cls(sequence, sequence + 1, cluster=parts[4], data=data)
+
     @cached_property
     def records(self) -> list[Record]:
         """Decoded once for all readers; none of them may change a record."""
@@ -96,7 +106,7 @@ class Window:
         self._max_bytes = max_bytes
 
     def append(self, batch: Batch) -> None:
-        """Take in a batch as it arrives from FEED."""
+        """Take in a batch as it arrives."""
         for taken in in_order(self.following, batch):
             self._batches[taken.sequence] = taken
             self._bytes += len(taken.data)

@@ -1,7 +1,8 @@
 """The streams, consumers and buckets of the bus, and how each is kept.
 
 CHANGES   interest retention: a batch stays until every durable has it. Full
-          means that publishers wait (`discard new`), nothing is dropped.
+          means that publishers wait (`discard new`), nothing is dropped. The
+          server says what it has stored to who listens at that moment, too.
 FEED      the last 15 minutes of CHANGES for SSE, sourced by the server through
           the durable `feed` (ADR-60), the oldest dropped first.
 EVENTS    cluster, alert and audit events, seven days.
@@ -31,6 +32,7 @@ from kubelore.common.contracts.flows import (
     PARKED,
     PARKED_SUBJECTS,
     RESOURCE_SUBJECTS,
+    STORED_SUBJECTS,
     bucket_stream,
     partition_consumer,
     partition_filter,
@@ -156,6 +158,7 @@ def _changes(limits: StreamLimits) -> dict[str, Any]:
         max_bytes=limits.changes_bytes,
         duplicate_window=120 * _S,
         allow_rollup_hdrs=True,
+        republish={"src": ">", "dest": STORED_SUBJECTS},
     )
 
 

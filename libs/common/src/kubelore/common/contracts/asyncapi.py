@@ -101,7 +101,8 @@ _EVENT_CHANNELS = {
         "{cluster}.{partition}",
         (
             "The change contract (docs/architecture.md). Kept in CHANGES until every consumer has it, "
-            "and for 15 minutes in FEED."
+            "and for 15 minutes in FEED. Once it is stored, NATS says it to the gateways on "
+            "kubelore.v1.stored.<its subject> as well."
         ),
         "batch",
     ),

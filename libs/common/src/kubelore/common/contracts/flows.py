@@ -30,6 +30,10 @@ PARKED_SUBJECTS = "kubelore.v1.parked.*.*"
 FEED_DELIVERY = "kubelore.v1.feed.delivery"
 """The server's own, between CHANGES and FEED."""
 
+STORED = "kubelore.v1.stored"
+STORED_SUBJECTS = f"{STORED}.>"
+"""The server's own word for each message that CHANGES has on disk, with its subject there behind it."""
+
 CLUSTER_EVENTS = "kubelore.v1.events.cluster.>"
 SYNCED_EVENTS = "kubelore.v1.events.cluster.*.synced"
 

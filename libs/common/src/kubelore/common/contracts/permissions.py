@@ -74,6 +74,8 @@ def permissions_of(user: str) -> Permissions:
         subscribe |= {f"$SRV.{verb}{of}" for verb in _VERBS for of in ("", f".{user}", f".{user}.>")}
     if user in flows.STATS_READERS:
         publish.add("$SRV.STATS")
+    if user in flows.FEED_READERS:
+        subscribe.add(flows.STORED_SUBJECTS)
     return Permissions(tuple(sorted(publish)), tuple(sorted(subscribe)), answers=bool(own))
 
 
