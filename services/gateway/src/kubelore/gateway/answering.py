@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,8 +30,7 @@ def json_answer(value: object, status: int = 200) -> Response:
 def list_answer(found: Found, token: str | None, watch_from: str) -> Response:
     """The answer of `unified/resources`. Raises TooLarge."""
     tail: dict[str, Any] = {
-        "clusters": [freshness(state) for state in found.clusters],
-        "partial": any(state.status != "live" for state in found.clusters),
+        **freshness_of(found.clusters),
         "total": found.total,
         "continue": token,
         "watch_from": watch_from,
@@ -38,6 +38,14 @@ def list_answer(found: Found, token: str | None, watch_from: str) -> Response:
     if found.columns:
         tail["columns"] = found.columns
     return _ListResponse(found.items, b"]," + _encode(tail)[1:])
+
+
+def freshness_of(states: Sequence[ClusterState]) -> dict[str, Any]:
+    """How far the rows of each cluster can be trusted, and whether those of any cannot."""
+    return {
+        "clusters": [freshness(state) for state in states],
+        "partial": any(state.status != "live" for state in states),
+    }
 
 
 def freshness(state: ClusterState) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from kubelore.common.authz import Caller
@@ -17,6 +17,7 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 
 
@@ -50,7 +51,7 @@ def backup_rescan_routes(bus: Bus, continuation: Continuation) -> APIRouter:
     )
     async def rescan(
         caller: Annotated[Caller, CallerOf],
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         caller.check_admin("look for backups in the blob store")
         binding = msgspec.json.encode([caller.subject, "rescan"]).decode()

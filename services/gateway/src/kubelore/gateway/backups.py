@@ -32,6 +32,7 @@ from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf, StandingOf
 from kubelore.gateway.event_stream import Outflow
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import LINE
@@ -232,7 +233,7 @@ def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         ] = None,
         cluster: Annotated[str, Query(max_length=63)] = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         asked = ListBackups(status=status or "", cluster=cluster, limit=limit)
         binding = msgspec.json.encode([caller.subject, "backups", asked.status, asked.cluster]).decode()

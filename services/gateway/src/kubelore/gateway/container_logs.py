@@ -23,6 +23,7 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf, WatcherOf
 from kubelore.gateway.event_stream import Outflow
 from kubelore.gateway.log_queries import FilterOf
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 from kubelore.gateway.standing import Standing
 
@@ -88,7 +89,7 @@ def _pages(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         plain: Plain = False,
         timestamps: bool = True,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 500,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         asked = ReadLogs(
             id=id,

@@ -40,6 +40,7 @@ from kubelore.gateway.execution_schemas import (
     PodDocument,
 )
 from kubelore.gateway.moments import Moment
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.running import Ran, run, while_connected
@@ -56,7 +57,8 @@ def container_routes(bus: Bus, roster: Roster, continuation: Continuation) -> AP
     """The router over container-ops."""
     router = APIRouter(prefix=PREFIX, tags=["containers"])
     _reading(router, bus)
-    _history(router, bus, continuation)
+    _past_operations(router, bus, continuation)
+    _past_operation(router, bus)
     _running(router, bus)
     _running_many(router, bus, roster)
     return router
@@ -203,7 +205,7 @@ def _text(data: bytes, truncated: bool) -> str | None:
         return None
 
 
-def _history(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
+def _past_operations(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
     @router.get(
         "/operations",
         response_model=ContainerOperationList,
@@ -224,7 +226,7 @@ def _history(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         since: Moment | None = None,
         until: Moment | None = None,
         limit: Annotated[int, Query(ge=1, le=container_history.MAX_PAGE)] = 100,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         asked = ListContainerOperations(
             cluster=cluster,
@@ -246,6 +248,8 @@ def _history(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         token = continuation.seal([page.next], binding) if page.next else None
         return json_answer({"items": page.items, "continue": token})
 
+
+def _past_operation(router: APIRouter, bus: Bus) -> None:
     @router.get(
         "/operations/{operation}",
         response_model=ContainerOperationDocument,

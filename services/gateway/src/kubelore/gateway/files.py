@@ -46,6 +46,7 @@ from kubelore.gateway.file_schemas import (
     WrittenDocument,
 )
 from kubelore.gateway.file_texts import TextEncoding, line_ends_of, recognised, to_bytes, to_text
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 
 FILES = "/{id:container}/files"
@@ -56,7 +57,8 @@ def file_routes(bus: Bus, continuation: Continuation) -> APIRouter:
     """The router over the file endpoints of container-ops."""
     router = APIRouter(prefix="/api/k8s/containers", tags=["files"])
     _listing(router, bus, continuation)
-    _content(router, bus)
+    _reading(router, bus)
+    _writing(router, bus)
     _changes(router, bus)
     _batches(router, bus)
     return router
@@ -76,7 +78,7 @@ def _listing(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         limit: Annotated[int, Query(ge=1, le=MAX_FILES)] = 200,
         debug: DebugQuery = False,
         reason: ReasonQuery = "",
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         binding = msgspec.json.encode([caller.subject, "files", id, path]).decode()
         after = _after(continuation.open(continue_, binding)) if continue_ else b""
@@ -94,7 +96,7 @@ def _listing(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
         )
 
 
-def _content(router: APIRouter, bus: Bus) -> None:
+def _reading(router: APIRouter, bus: Bus) -> None:
     @router.get(
         FILES + "/content",
         response_model=FileDocument,
@@ -128,6 +130,8 @@ def _content(router: APIRouter, bus: Bus) -> None:
         answer.headers["ETag"] = f'"{found.sha256}"'
         return answer
 
+
+def _writing(router: APIRouter, bus: Bus) -> None:
     @router.put(
         FILES + "/content",
         response_model=WrittenDocument,

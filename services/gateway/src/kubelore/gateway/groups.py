@@ -15,6 +15,7 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import ClusterGroup, CreateGroupBody, GroupList, UpdateGroupBody
@@ -27,12 +28,17 @@ GroupName = Annotated[
 def group_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRouter:
     """The router. A group's name may hold a slash, so it is all of the rest of the path."""
     router = APIRouter(prefix="/api/k8s/groups", tags=["clusters"])
+    _reading(router, bus, continuation)
+    _changing(router, bus, roster)
+    return router
 
+
+def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
     @router.get("", response_model=GroupList, summary="List groups of clusters", responses=documented(410))
     async def list_groups(
         caller: Annotated[Caller, CallerOf],
         limit: Annotated[int, Query(ge=1, le=1000)] = 500,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         binding = msgspec.json.encode(["groups", caller.subject]).decode()
         after = continuation.open_name(continue_, binding) if continue_ else None
@@ -40,6 +46,12 @@ def group_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRou
         token = continuation.seal([page.next], binding) if page.next else None
         return json_answer({"items": page.items, "total": page.total, "continue": token})
 
+    @router.get("/{group:path}", response_model=ClusterGroup, summary="One group", responses=documented(404))
+    async def get(group: GroupName) -> Response:
+        return json_answer(await bus.request(clusters.GET_GROUP, GroupRef(group)))
+
+
+def _changing(router: APIRouter, bus: Bus, roster: Roster) -> None:
     @router.post(
         "",
         status_code=201,
@@ -51,10 +63,6 @@ def group_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRou
     async def create(body: CreateGroupBody) -> Response:
         request = CreateGroup(name=body.name, description=body.description)
         return json_answer(await bus.request(clusters.CREATE_GROUP, request), 201)
-
-    @router.get("/{group:path}", response_model=ClusterGroup, summary="One group", responses=documented(404))
-    async def get(group: GroupName) -> Response:
-        return json_answer(await bus.request(clusters.GET_GROUP, GroupRef(group)))
 
     @router.patch(
         "/{group:path}",
@@ -83,5 +91,3 @@ def group_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRou
     async def delete(group: GroupName) -> Response:
         await bus.request(clusters.DELETE_GROUP, GroupRef(group))
         return Response(status_code=204)
-
-    return router

@@ -27,9 +27,9 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.log_queries import FilterOf
+from kubelore.gateway.parameters import Clusters, Continue, Labels, Namespaces, comma
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
-from kubelore.gateway.unified import Clusters, Labels, Namespaces, comma
 
 MARGIN_S = 15.0
 """How much longer than the search itself its answer is waited for."""
@@ -166,7 +166,12 @@ def whole_word(text: str) -> str:
 def log_search_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRouter:
     """The router over the search of container-ops."""
     router = APIRouter(prefix="/api/k8s/logs", tags=["logs"])
+    _searching(router, bus, roster, continuation)
+    _counting(router, bus, roster)
+    return router
 
+
+def _searching(router: APIRouter, bus: Bus, roster: Roster, continuation: Continuation) -> None:
     @router.get(
         "/search",
         response_model=FoundLogLines,
@@ -179,7 +184,7 @@ def log_search_routes(bus: Bus, roster: Roster, continuation: Continuation) -> A
         filter_: Annotated[LogFilter, Depends(_words)],
         direction: Annotated[LogDirection, Query(description="backward: the newest first.")] = "backward",
         limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 100,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         asked = SearchLogs(
             places=_within(roster, caller, manner),
@@ -199,6 +204,8 @@ def log_search_routes(bus: Bus, roster: Roster, continuation: Continuation) -> A
         told = {name: getattr(found, name) for name in ("items", "gaps", "partial", "problems", "work")}
         return json_answer({**told, "continue": token})
 
+
+def _counting(router: APIRouter, bus: Bus, roster: Roster) -> None:
     @router.get(
         "/histogram",
         response_model=LogHistogram,
@@ -221,8 +228,6 @@ def log_search_routes(bus: Bus, roster: Roster, continuation: Continuation) -> A
         )
         found = await bus.request(log_search.COUNT_LOGS, asked, deadline_s=manner.seconds + MARGIN_S)
         return json_answer(found)
-
-    return router
 
 
 def _within(roster: Roster, caller: Caller, manner: _Manner) -> LogPlaces:

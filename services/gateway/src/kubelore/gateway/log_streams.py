@@ -41,10 +41,10 @@ from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import StandingOf, WatcherOf
 from kubelore.gateway.event_stream import EventStream, Slots
 from kubelore.gateway.log_queries import FilterOf
+from kubelore.gateway.parameters import Clusters, Labels, Namespaces, comma
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.standing import Standing
-from kubelore.gateway.unified import Clusters, Labels, Namespaces, comma
 from kubelore.gateway.websockets import accepted
 
 log = get_logger(__name__)
@@ -260,7 +260,12 @@ def log_stream_routes(readers: LogReaders, continuation: Continuation) -> APIRou
     """The streams over HTTP, and pages over many containers."""
     router = APIRouter(prefix="/api/k8s", tags=["logs"])
     _pages(router, readers, continuation)
+    _events(router, readers)
+    _sockets(router, readers)
+    return router
 
+
+def _events(router: APIRouter, readers: LogReaders) -> None:
     @router.get("/logs/stream", summary="Logs of many containers as they are written", **_STREAM)
     async def stream_logs(
         standing: Annotated[Standing, WatcherOf],
@@ -286,6 +291,8 @@ def log_stream_routes(readers: LogReaders, continuation: Continuation) -> APIRou
     ) -> Response:
         return await readers.stream(standing, _asked(_of_one(id), filter_, manner, format, last_event_id))
 
+
+def _sockets(router: APIRouter, readers: LogReaders) -> None:
     @router.websocket("/logs/ws")
     async def logs_socket(
         websocket: WebSocket,
@@ -306,8 +313,6 @@ def log_stream_routes(readers: LogReaders, continuation: Continuation) -> APIRou
         manner: Annotated[_Manner, MannerOf],
     ) -> None:
         await readers.serve(websocket, standing, _asked(_of_one(id), filter_, manner, "messages", ""))
-
-    return router
 
 
 def _pages(router: APIRouter, readers: LogReaders, continuation: Continuation) -> None:

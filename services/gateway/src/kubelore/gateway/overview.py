@@ -10,16 +10,14 @@ from fastapi import APIRouter, Query, Response
 from kubelore.common.authz import Caller
 from kubelore.common.contracts import resources
 from kubelore.common.kube.noise import paths_of
-from kubelore.gateway.answering import freshness, json_answer
+from kubelore.gateway.answering import freshness_of, json_answer
 from kubelore.gateway.comparing import Compared, Comparer, CompareRequest
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.counting import Counting
 from kubelore.gateway.dependencies import CallerOf
-from kubelore.gateway.problems import documented
-from kubelore.gateway.roster import Roster
-from kubelore.gateway.schemas import ComparisonPage, Summary, TypeList
-from kubelore.gateway.unified import (
+from kubelore.gateway.parameters import (
     Clusters,
+    Continue,
     Fields,
     Labels,
     Namespaces,
@@ -27,6 +25,21 @@ from kubelore.gateway.unified import (
     Types,
     comma,
 )
+from kubelore.gateway.problems import documented
+from kubelore.gateway.roster import Roster
+from kubelore.gateway.schemas import ComparisonPage, Summary, TypeList
+
+SomeTypes = Annotated[
+    str, Query(alias="type", min_length=1, max_length=2000, description="Types as kubectl names them.")
+]
+Ignored = Annotated[
+    str,
+    Query(
+        max_length=5000,
+        description="Paths to leave out besides the usual ones, comma separated.",
+        examples=["spec.replicas,metadata.labels['example.com/site']"],
+    ),
+]
 
 
 def overview_routes(
@@ -34,7 +47,13 @@ def overview_routes(
 ) -> APIRouter:
     """The router over comparing and counting."""
     router = APIRouter(prefix="/api/k8s/unified", tags=["unified"])
+    _compare(router, comparer, roster, continuation)
+    _summary(router, counting, roster)
+    _types(router, counting, roster)
+    return router
 
+
+def _compare(router: APIRouter, comparer: Comparer, roster: Roster, continuation: Continuation) -> None:
     @router.get(
         "/compare",
         response_model=ComparisonPage,
@@ -43,27 +62,17 @@ def overview_routes(
     )
     async def compare(
         caller: Annotated[Caller, CallerOf],
-        type_: Annotated[
-            str,
-            Query(alias="type", min_length=1, max_length=2000, description="Types as kubectl names them."),
-        ],
+        type_: SomeTypes,
         clusters: Clusters = "",
         namespace: Namespaces = "",
         name: Annotated[str, Query(max_length=253, description="Only objects of this name.")] = "",
         labels: Labels = "",
-        ignore: Annotated[
-            str,
-            Query(
-                max_length=5000,
-                description="Paths to leave out besides the usual ones, comma separated.",
-                examples=["spec.replicas,metadata.labels['example.com/site']"],
-            ),
-        ] = "",
+        ignore: Ignored = "",
         status: Annotated[
             Literal["", "same", "different", "missing", "unknown"], Query(description="Only these items.")
         ] = "",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
     ) -> Response:
         asked = CompareRequest(
             caller=caller,
@@ -86,13 +95,14 @@ def overview_routes(
             {
                 "items": found.items,
                 "summary": found.summary,
-                "clusters": [freshness(state) for state in found.clusters],
-                "partial": any(state.status != "live" for state in found.clusters),
+                **freshness_of(found.clusters),
                 "ignored": _ignored(found.items),
                 "continue": continuation.seal(list(found.last), binding) if found.last else None,
             }
         )
 
+
+def _summary(router: APIRouter, counting: Counting, roster: Roster) -> None:
     @router.get(
         "/summary",
         response_model=Summary,
@@ -124,11 +134,12 @@ def overview_routes(
                 "namespaces": counts.namespaces,
                 "namespaces_left_out": left_out,
                 "phases": counts.phases,
-                "clusters": [freshness(state) for state in counts.clusters],
-                "partial": any(state.status != "live" for state in counts.clusters),
+                **freshness_of(counts.clusters),
             }
         )
 
+
+def _types(router: APIRouter, counting: Counting, roster: Roster) -> None:
     @router.get(
         "/types",
         response_model=TypeList,
@@ -137,15 +148,7 @@ def overview_routes(
     )
     async def types(caller: Annotated[Caller, CallerOf], clusters: Clusters = "") -> Response:
         found, states = await counting.types(roster.select(caller, comma(clusters)))
-        return json_answer(
-            {
-                "items": found,
-                "clusters": [freshness(state) for state in states],
-                "partial": any(state.status != "live" for state in states),
-            }
-        )
-
-    return router
+        return json_answer({"items": found, **freshness_of(states)})
 
 
 def _binding(asked: CompareRequest, clusters: str) -> str:

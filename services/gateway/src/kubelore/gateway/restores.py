@@ -28,6 +28,7 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 from kubelore.gateway.schemas import LINE, Namespace
 from kubelore.gateway.write_schemas import Reason
@@ -35,7 +36,6 @@ from kubelore.gateway.write_schemas import Reason
 PREFIX = "/api/k8s/yaml"
 
 Id = Annotated[str, Path(description="The id of a restore, which is its operation's.", max_length=64)]
-Continue = Annotated[str, Query(alias="continue", max_length=4000)]
 Limit = Annotated[int, Query(ge=1, le=999)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=LINE)]
 ClusterName = Annotated[str, StringConstraints(max_length=63, pattern="^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")]

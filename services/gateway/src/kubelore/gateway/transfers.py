@@ -100,6 +100,7 @@ def transfer_routes(bus: Bus) -> APIRouter:
     """The router over container-ops."""
     router = APIRouter(prefix="/api/k8s/containers", tags=["files"])
     _uploading(router, bus)
+    _resuming(router, bus)
     _downloading(router, bus)
     return router
 
@@ -153,6 +154,8 @@ def _uploading(router: APIRouter, bus: Bus) -> None:
         opened = await bus.request(transfers.UPLOAD, asked)
         return json_answer(await _poured(bus, opened.session, body), 201)
 
+
+def _resuming(router: APIRouter, bus: Bus) -> None:
     @router.get(
         "/{id:container}/files/upload",
         response_model=UploadState,

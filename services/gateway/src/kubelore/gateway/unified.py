@@ -19,6 +19,16 @@ from kubelore.gateway.compiled_routes import CompiledRoute
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf, WatcherOf
 from kubelore.gateway.fanout import FanOut
+from kubelore.gateway.parameters import (
+    Clusters,
+    Continue,
+    Fields,
+    Labels,
+    Namespaces,
+    Search,
+    Types,
+    comma,
+)
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import OneItem, ResourceList
@@ -28,36 +38,13 @@ from kubelore.gateway.watch import Watches, WatchRequest
 POSITION_MAX_AGE_S = 0.1
 """How much a watch from a list's `watch_from` may see again: asking the server takes a third of a page's time."""
 
-Types = Annotated[
+Sort = Annotated[
     str,
     Query(
-        alias="type",
-        max_length=2000,
-        description="Types as kubectl names them, comma separated; every type when empty.",
-        examples=["pods", "deployments.apps,svc"],
+        max_length=50,
+        description="name, namespace, cluster, type, created, phase; with '-' before it the other way round.",
     ),
 ]
-Clusters = Annotated[str, Query(max_length=20_000, description="Names, group:x and tag:y, comma separated.")]
-Namespaces = Annotated[
-    str, Query(alias="namespace", max_length=5000, description="Comma separated; all when empty.")
-]
-Labels = Annotated[
-    str, Query(max_length=5000, description="A label selector.", examples=["app in (web,api),!canary"])
-]
-Fields = Annotated[
-    str, Query(max_length=2000, description="A field selector.", examples=["status.phase=Running"])
-]
-Search = Annotated[
-    str,
-    Query(
-        max_length=256, description="Substring of name, labels, annotations and images, whatever its case."
-    ),
-]
-
-
-def comma(text: str) -> list[str]:
-    """The parts of a parameter that lists with commas."""
-    return [part for raw in text.split(",") if (part := raw.strip())]
 
 
 def unified_routes(
@@ -65,7 +52,13 @@ def unified_routes(
 ) -> APIRouter:
     """The router over the fan-out."""
     router = APIRouter(prefix="/api/k8s/unified", tags=["unified"], route_class=CompiledRoute)
+    _list(router, fan_out, roster, continuation, feed)
+    _get(router, fan_out)
+    _watch(router, watches)
+    return router
 
+
+def _list(router: APIRouter, fan_out: FanOut, roster: Roster, continuation: Continuation, feed: Feed) -> None:
     @router.get(
         "/resources",
         response_model=ResourceList,
@@ -80,16 +73,9 @@ def unified_routes(
         labels: Labels = "",
         fields: Fields = "",
         search: Search = "",
-        sort: Annotated[
-            str,
-            Query(
-                max_length=50,
-                description="name, namespace, cluster, type, created, phase; "
-                "with '-' before it the other way round.",
-            ),
-        ] = "name",
+        sort: Sort = "name",
         limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
+        continue_: Continue = "",
         view: Annotated[Literal["object", "metadata", "table"], Query()] = "object",
         stale: Annotated[Literal["include", "exclude"], Query()] = "include",
     ) -> Response:
@@ -113,6 +99,8 @@ def unified_routes(
         token = continuation.seal(found.last, binding) if found.last is not None else None
         return list_answer(found, token, watch_from)
 
+
+def _get(router: APIRouter, fan_out: FanOut) -> None:
     @router.get(
         "/resources/{id}",
         response_model=OneItem,
@@ -140,6 +128,8 @@ def unified_routes(
             {"id": found.id, "cluster": cluster, "object": msgspec.Raw(found.object), "state": state}
         )
 
+
+def _watch(router: APIRouter, watches: Watches) -> None:
     @router.get(
         "/watch",
         summary="Watch objects across clusters (server-sent events)",
@@ -169,8 +159,6 @@ def unified_routes(
             since=last_event_id or since,
         )
         return await watches.open(asked)
-
-    return router
 
 
 def _binding(caller: Caller, clusters: str, query: resources.Query) -> str:

@@ -25,6 +25,7 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.moments import Moment
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 
 ResourceId = Annotated[str, Path(description="cluster:type:namespace:name", max_length=1000)]
@@ -36,7 +37,6 @@ To = Annotated[
 At = Annotated[Moment | None, Query(description="RFC 3339; without an offset in UTC.")]
 BRANCH_NAME = r"^[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
 Branch = Annotated[str, Query(pattern=BRANCH_NAME, description="main, or a draft of the object.")]
-Continue = Annotated[str, Query(alias="continue", max_length=4000)]
 
 
 class Author(BaseModel):
@@ -168,7 +168,14 @@ class Verification(BaseModel):
 def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
     """The router over yaml-vcs."""
     router = APIRouter(prefix="/api/k8s/yaml", tags=["versions"])
+    _histories(router, bus, continuation)
+    _differences(router, bus)
+    _versions(router, bus)
+    _snapshots(router, bus, continuation)
+    return router
 
+
+def _histories(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
     @router.get(
         "/versions/{id}",
         response_model=VersionList,
@@ -196,6 +203,8 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         token = continuation.seal([page.next], binding) if page.next else None
         return json_answer({"items": page.items, "gaps": page.gaps, "continue": token})
 
+
+def _differences(router: APIRouter, bus: Bus) -> None:
     @router.get(
         "/versions/{id}/diff",
         response_model=Diff,
@@ -234,6 +243,8 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         asked = GetVersion(id=id, version=version, branch=branch)
         return json_answer(await bus.request(versions.BLAME, asked))
 
+
+def _versions(router: APIRouter, bus: Bus) -> None:
     @router.get(
         "/versions/{id}/verify",
         response_model=Verification,
@@ -257,6 +268,8 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
             return Response(found.yaml_content, media_type="application/yaml")
         return json_answer(found)
 
+
+def _snapshots(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
     @router.get(
         "/snapshot",
         response_model=Snapshot,
@@ -279,8 +292,6 @@ def version_routes(bus: Bus, continuation: Continuation) -> APIRouter:
         page = await bus.request(versions.SNAPSHOT, asked)
         token = continuation.seal([page.next, asked.at], binding) if page.next else None
         return json_answer({"items": page.items, "continue": token})
-
-    return router
 
 
 def _binding(caller: Caller, asked: ListVersions | TakeSnapshot) -> str:

@@ -19,9 +19,9 @@ from kubelore.gateway.audit.requests import Act, audited, intend, refuse
 from kubelore.gateway.batch import Batch, Item, Outcome
 from kubelore.gateway.dependencies import CallerOf
 from kubelore.gateway.manifests import expand, read_operations
+from kubelore.gateway.parameters import comma
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
-from kubelore.gateway.unified import comma
 from kubelore.gateway.write_schemas import (
     BatchBody,
     BatchReport,
@@ -87,7 +87,15 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
     """The router over the write endpoints of resource-ops."""
     router = APIRouter(prefix="/api/k8s", tags=["unified"])
     carrying_out = Writes(bus, roster)
+    _batch(router, carrying_out)
+    _apply(router, carrying_out)
+    _patch(router, carrying_out)
+    _delete(router, carrying_out)
+    _recorded(router, bus)
+    return router
 
+
+def _batch(router: APIRouter, carrying_out: Writes) -> None:
     @router.post(
         "/unified/batch",
         response_model=BatchReport,
@@ -102,6 +110,8 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
         await asyncio.to_thread(load_json, text, max_bytes=len(text), max_nodes=len(text))
         return json_answer(batch_report(await carrying_out.batch(request, caller, body), body.dry_run))
 
+
+def _apply(router: APIRouter, carrying_out: Writes) -> None:
     @router.post(
         "/unified/apply",
         response_model=BatchReport,
@@ -145,6 +155,8 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
         )
         return json_answer(batch_report(await carrying_out.batch(request, caller, body), dry_run))
 
+
+def _patch(router: APIRouter, carrying_out: Writes) -> None:
     @router.patch(
         "/unified/resources/{id}",
         response_model=WriteReport,
@@ -177,6 +189,8 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
         body = _single(operation, dry_run, reason, change_log)
         return json_answer(await carrying_out.one(request, caller, body))
 
+
+def _delete(router: APIRouter, carrying_out: Writes) -> None:
     @router.delete(
         "/unified/resources/{id}",
         response_model=WriteReport,
@@ -209,6 +223,8 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
         body = _single(operation, dry_run, reason, change_log)
         return json_answer(await carrying_out.one(request, caller, body))
 
+
+def _recorded(router: APIRouter, bus: Bus) -> None:
     @router.get(
         "/operations/{id}",
         response_model=RecordedWrites,
@@ -221,8 +237,6 @@ def write_routes(bus: Bus, roster: Roster) -> APIRouter:
         if not is_operation_id(id):
             raise BadRequest(f"{id!r} is no operation")
         return json_answer(await bus.request(writes.OPERATIONS, OperationRef(id)))
-
-    return router
 
 
 def _takes(*media_types: str) -> dict[str, Any]:

@@ -39,8 +39,14 @@ def audit_routes(
 ) -> APIRouter:
     """The router over the log."""
     router = APIRouter(prefix="/api/audit", tags=["audit"])
-    verifying = asyncio.Lock()
+    _entries(router, repository, roster, continuation)
+    _verification(router, auditor)
+    return router
 
+
+def _entries(
+    router: APIRouter, repository: AuditRepository, roster: Roster, continuation: Continuation
+) -> None:
     @router.get("", response_model=AuditList, summary="Who did what, newest first", responses=documented(410))
     async def list_audit(
         caller: Annotated[Caller, CallerOf],
@@ -66,6 +72,10 @@ def audit_routes(
         shown = await _without_closed(repository, rows)
         return json_answer({"items": [_item(id_, entry) for _, entry, id_ in shown], "continue": token})
 
+
+def _verification(router: APIRouter, auditor: Auditor) -> None:
+    verifying = asyncio.Lock()
+
     @router.get(
         "/verify",
         summary="Verify every chain of the log",
@@ -86,8 +96,6 @@ def audit_routes(
                 "the audit log is being verified already", remedy="Wait for its end.", retry_after_s=30
             )
         return StreamingResponse(_report(auditor, verifying), media_type="application/x-ndjson")
-
-    return router
 
 
 def _filter(fields: Mapping[str, str | None], since: float | None, until: float | None) -> Where:
