@@ -34,6 +34,35 @@ _SORT_PATHS = {
 }
 _JSONPATH, _COLUMNS = "jsonpath=", "custom-columns="
 
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TYPE[,TYPE] [NAME ...]",
+        help="As kubectl: pods, deploy,svc, pod web-0, pod/web-0, or an id.",
+        autocompletion=complete_words,
+    ),
+]
+Search = Annotated[str, typer.Option(help="Substring of name, labels, annotations or images.")]
+SortBy = Annotated[
+    str, typer.Option(help="name, namespace, cluster, type, created or phase; -created for newest.")
+]
+Limit = Annotated[int, typer.Option(min=0, help="At most so many objects of a type; 0 for all.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Leave out rows of clusters that are not live.")]
+ManagedFields = Annotated[
+    bool, typer.Option("--show-managed-fields", help="Keep managedFields in JSON and YAML.")
+]
+NoHeaders = Annotated[bool, typer.Option("--no-headers", help="Print no line of column names.")]
+ShowLabels = Annotated[bool, typer.Option("--show-labels", help="The labels as the last column of tables.")]
+Watching = Annotated[bool, typer.Option("--watch", "-w", help="Go on with the changes, until Ctrl-C.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        help="table, wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,...",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class _Wanted:
@@ -59,45 +88,21 @@ class _Wanted:
 
 def get(
     context: typer.Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="TYPE[,TYPE] [NAME ...]",
-            help="As kubectl: pods, deploy,svc, pod web-0, pod/web-0, or an id.",
-            autocompletion=complete_words,
-        ),
-    ],
+    words: Words,
     cluster: Cluster = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
     field_selector: FieldSelector = "",
-    search: Annotated[str, typer.Option(help="Substring of name, labels, annotations or images.")] = "",
-    sort_by: Annotated[
-        str, typer.Option(help="name, namespace, cluster, type, created or phase; -created for newest.")
-    ] = "",
-    limit: Annotated[int, typer.Option(min=0, help="At most so many objects of a type; 0 for all.")] = 0,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Leave out rows of clusters that are not live.")
-    ] = False,
-    managed_fields: Annotated[
-        bool, typer.Option("--show-managed-fields", help="Keep managedFields in JSON and YAML.")
-    ] = False,
-    no_headers: Annotated[bool, typer.Option("--no-headers", help="Print no line of column names.")] = False,
-    show_labels: Annotated[
-        bool, typer.Option("--show-labels", help="The labels as the last column of tables.")
-    ] = False,
-    watching: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on with the changes, until Ctrl-C.")
-    ] = False,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            help="table, wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,...",
-        ),
-    ] = "table",
+    search: Search = "",
+    sort_by: SortBy = "",
+    limit: Limit = 0,
+    fresh: Fresh = False,
+    managed_fields: ManagedFields = False,
+    no_headers: NoHeaders = False,
+    show_labels: ShowLabels = False,
+    watching: Watching = False,
+    output: Output = "table",
 ) -> None:
     """List objects across clusters.
 

@@ -49,53 +49,61 @@ class Level(StrEnum):
     FATAL = "fatal"
 
 
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="POD|TYPE/NAME|ID",
+        help="A pod, a workload (deploy/web), or cluster:namespace:pod:container; all pods when empty.",
+        autocompletion=complete_words,
+    ),
+]
+Cluster = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cluster", help="Cluster, group:NAME or tag:NAME; default: all.", autocompletion=complete_clusters
+    ),
+]
+Container = Annotated[str, typer.Option("--container", "-c", help="Names, comma separated; * and ? match.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")]
+Tail = Annotated[int | None, typer.Option(min=0, help="So many of the last lines of each container.")]
+Since = Annotated[str, typer.Option(help="5s, 2m, 3h or 7d back, or a time (ISO 8601).")]
+Previous = Annotated[bool, typer.Option("--previous", "-p", help="Of the run before the latest.")]
+Grep = Annotated[str, typer.Option(help="Only lines that match this regular expression.")]
+Invert = Annotated[bool, typer.Option("--invert", help="Only lines that do not match --grep.")]
+AtLeast = Annotated[Level | None, typer.Option(help="Only lines of this level or worse.")]
+Fields = Annotated[
+    list[str] | None, typer.Option(help="Only JSON lines where it holds: 'status>=500'. Repeat.")
+]
+Stored = Annotated[
+    bool, typer.Option("--stored", help="Search what was collected too, also of pods that are gone.")
+]
+Until = Annotated[str, typer.Option(help="With --stored: only before; as --since.")]
+Word = Annotated[str, typer.Option("--word", "-w", help="With --stored: only lines with this whole word.")]
+Timestamps = Annotated[bool, typer.Option(help="The time before each line.")]
+Output = Annotated[LogFormat, typer.Option("--output", "-o", help="text, raw (lines alone) or json.")]
+
+
 def logs(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="POD|TYPE/NAME|ID",
-            help="A pod, a workload (deploy/web), or cluster:namespace:pod:container; all pods when empty.",
-            autocompletion=complete_words,
-        ),
-    ] = None,
-    cluster: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cluster",
-            help="Cluster, group:NAME or tag:NAME; default: all.",
-            autocompletion=complete_clusters,
-        ),
-    ] = None,
+    words: Words = None,
+    cluster: Cluster = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    container: Annotated[
-        str, typer.Option("--container", "-c", help="Names, comma separated; * and ? match.")
-    ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    tail: Annotated[
-        int | None, typer.Option(min=0, help="So many of the last lines of each container.")
-    ] = None,
-    since: Annotated[str, typer.Option(help="5s, 2m, 3h or 7d back, or a time (ISO 8601).")] = "",
-    previous: Annotated[bool, typer.Option("--previous", "-p", help="Of the run before the latest.")] = False,
-    grep: Annotated[str, typer.Option(help="Only lines that match this regular expression.")] = "",
-    invert: Annotated[bool, typer.Option("--invert", help="Only lines that do not match --grep.")] = False,
-    level: Annotated[Level | None, typer.Option(help="Only lines of this level or worse.")] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Only JSON lines where it holds: 'status>=500'. Repeat.")
-    ] = None,
-    stored: Annotated[
-        bool, typer.Option("--stored", help="Search what was collected too, also of pods that are gone.")
-    ] = False,
-    until: Annotated[str, typer.Option(help="With --stored: only before; as --since.")] = "",
-    word: Annotated[
-        str, typer.Option("--word", "-w", help="With --stored: only lines with this whole word.")
-    ] = "",
-    timestamps: Annotated[bool, typer.Option(help="The time before each line.")] = False,
-    output: Annotated[LogFormat, typer.Option("--output", "-o", help="text, raw (lines alone) or json.")] = (
-        LogFormat.TEXT
-    ),
+    container: Container = "",
+    follow: Follow = False,
+    tail: Tail = None,
+    since: Since = "",
+    previous: Previous = False,
+    grep: Grep = "",
+    invert: Invert = False,
+    level: AtLeast = None,
+    field: Fields = None,
+    stored: Stored = False,
+    until: Until = "",
+    word: Word = "",
+    timestamps: Timestamps = False,
+    output: Output = LogFormat.TEXT,
 ) -> None:
     """Show logs as kubectl does, of many pods and clusters at once; with -f go on as pods come and go."""
     if len(words or []) > 2:

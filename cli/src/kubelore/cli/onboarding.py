@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,44 +45,51 @@ CreateAccount = Annotated[
 AccountRole = Annotated[Role, typer.Option("--role", help="The service account's role.")]
 AccountNamespace = Annotated[str, typer.Option("--sa-namespace", help="Where the service account is made.")]
 
+NewName = Annotated[str | None, typer.Argument(help="A DNS label. Made from the context when not given.")]
+AllContexts = Annotated[
+    bool, typer.Option("--all-contexts", help="Add every cluster that a context leads to, each once.")
+]
+DisplayName = Annotated[str | None, typer.Option(help="A name for people.")]
+Provider = Annotated[str | None, typer.Option(help="aws, huawei, aliyun, tencent, azure, google or other.")]
+Region = Annotated[str | None, typer.Option(help="Detected from node labels when not given.")]
+Group = Annotated[
+    str | None, typer.Option(help="Group to put the cluster in.", autocompletion=complete_groups)
+]
+Tags = Annotated[
+    list[str] | None, typer.Option(help="A tag; repeat for more.", autocompletion=complete_cluster_tags)
+]
+Description = Annotated[str | None, typer.Option(help="What this cluster is for.")]
+AllowDuplicate = Annotated[
+    bool, typer.Option("--allow-duplicate", help="Though this very cluster is there under another name.")
+]
+NewHistory = Annotated[
+    bool,
+    typer.Option("--new-history", help="Though the name was another cluster's: its history is archived."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only tell what would be added, and what is one cluster.")
+]
+
 
 def add(
     context: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(help="A DNS label. Made from the context when not given.")
-    ] = None,
+    name: NewName = None,
     from_kubeconfig: FromKubeconfig = None,
     kube_context: KubeContext = None,
-    all_contexts: Annotated[
-        bool, typer.Option("--all-contexts", help="Add every cluster that a context leads to, each once.")
-    ] = False,
-    display_name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="aws, huawei, aliyun, tencent, azure, google or other.")
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="Detected from node labels when not given.")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Group to put the cluster in.", autocompletion=complete_groups)
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(help="A tag; repeat for more.", autocompletion=complete_cluster_tags),
-    ] = None,
-    description: Annotated[str | None, typer.Option(help="What this cluster is for.")] = None,
+    all_contexts: AllContexts = False,
+    display_name: DisplayName = None,
+    provider: Provider = None,
+    region: Region = None,
+    group: Group = None,
+    tag: Tags = None,
+    description: Description = None,
     namespace: Namespaces = None,
     create_service_account: CreateAccount = False,
     role: AccountRole = Role.VIEW,
     sa_namespace: AccountNamespace = "kubelore-system",
-    allow_duplicate: Annotated[
-        bool, typer.Option("--allow-duplicate", help="Though this very cluster is there under another name.")
-    ] = False,
-    new_history: Annotated[
-        bool,
-        typer.Option("--new-history", help="Though the name was another cluster's: its history is archived."),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would be added, and what is one cluster.")
-    ] = False,
+    allow_duplicate: AllowDuplicate = False,
+    new_history: NewHistory = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Onboard a cluster, or every cluster of a kubeconfig.
 
@@ -104,24 +112,23 @@ def add(
         "new_history": new_history,
     }
     account = _account(role, sa_namespace, namespace) if create_service_account else None
+    credentials = partial(_credentials, text, account, from_kubeconfig)
     with connect(context) as api:
         choices = _choices(api, text, kube_context, every=all_contexts, local=create_service_account)
         if dry_run:
             _show_choices(choices, name)
             raise typer.Exit(0)
-        failed = 0 if choices else 1
-        for choice in choices:
-            chosen = {"name": name or choice.context.suggested, **common}
-            try:
-                credentials = _credentials(text, choice.context, account, from_kubeconfig)
-            except KubeloreError as error:
-                if not all_contexts:
-                    raise
-                warn(f"{choice.context.name}: {error.detail}")
-                failed += 1
-                continue
-            failed += not _add_one(api, {**chosen, **credentials}, choice, tolerant=all_contexts)
-    raise typer.Exit(1 if failed else 0)
+        done = [
+            _add_one(
+                api,
+                {"name": name or choice.context.suggested, **common},
+                choice.context,
+                credentials,
+                tolerant=all_contexts,
+            )
+            for choice in choices
+        ]
+    raise typer.Exit(0 if done and all(done) else 1)
 
 
 def rotate(
@@ -141,7 +148,7 @@ def rotate(
             limited = api.get(f"/api/k8s/clusters/{name}")["namespaces"]
             account = _account(role, sa_namespace, limited)
         (choice,) = _choices(api, text, kube_context, every=False, local=create_service_account)
-        body = _credentials(text, choice.context, account, from_kubeconfig)
+        body = _credentials(text, account, from_kubeconfig, choice.context)
         _until_granted(lambda: api.put(f"/api/k8s/clusters/{name}/kubeconfig", body))
     typer.echo(f"cluster {name} rotated")
 
@@ -213,7 +220,7 @@ def _show_choices(choices: list[Choice], name: str | None) -> None:
 
 
 def _credentials(
-    text: str, context: Context, account: Account | None, kubeconfig: Path | None
+    text: str, account: Account | None, kubeconfig: Path | None, context: Context
 ) -> dict[str, Any]:
     """The part of a body that holds credentials: the context's own, or those of an account made for it."""
     if account is None:
@@ -225,13 +232,28 @@ def _credentials(
     return {"kubeconfig": made, "renew_token": True}
 
 
-def _add_one(api: Api, body: dict[str, Any], choice: Choice, *, tolerant: bool) -> bool:
+def _add_one(
+    api: Api,
+    body: dict[str, Any],
+    context: Context,
+    credentials: Callable[[Context], dict[str, Any]],
+    *,
+    tolerant: bool,
+) -> bool:
+    """Onboard one; whether it is there now. `tolerant`: what stands in the way is told, for others are to follow."""
+    try:
+        body |= credentials(context)
+    except KubeloreError as error:
+        if not tolerant:
+            raise
+        warn(f"{context.name}: {error.detail}")
+        return False
     try:
         _until_granted(lambda: api.post("/api/k8s/clusters/add", body))
     except ApiError as problem:
         existing = problem.error.extra.get("existing")
         if tolerant and existing:
-            warn(f"{choice.context.name} merged: it is the cluster {existing}, which is there already")
+            warn(f"{context.name} merged: it is the cluster {existing}, which is there already")
             return True
         if not tolerant:
             problem.exit()
