@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from kubelore.gateway.house import House
 from kubelore.gateway.service import build_app
 from kubelore.gateway.settings import GatewaySettings
 
 
 def application() -> FastAPI:
     """The gateway's routes, to be described and not to be called: nothing of what they would ask is there."""
-    absent: Any = None
     undone: Any = SimpleNamespace(credentials=None, attempts=None, sealer=None, reachable=False)
     settings = GatewaySettings(admin_token=SecretStr("never-used-for-anything"))
-    return build_app(settings, absent, absent, absent, absent, undone, absent, absent, absent, absent)
+    parts: dict[str, Any] = dict.fromkeys(one.name for one in fields(House))
+    return build_app(House(**{**parts, "settings": settings, "store": undone}))
 
 
 def render() -> str:
