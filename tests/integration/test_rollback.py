@@ -161,7 +161,9 @@ async def test_any_edits_of_a_deployment_rolled_back_to_any_version_give_that_co
     await _returns(alpha, f"alpha:deployments.apps:{SPACE}:{name}", "deployment", name, states, choose)
 
 
-async def test_what_a_rule_of_the_cluster_leaves_out_stays_as_it_is_whenever_the_version_was_made(alpha) -> None:
+async def test_what_a_rule_of_the_cluster_leaves_out_stays_as_it_is_whenever_the_version_was_made(
+    alpha,
+) -> None:
     """An autoscaler's replicas: a rollback of the image that set them to what they were would be an outage."""
     name, policy = alpha.name(), f"{YAML}/policies/alpha"
     id_ = f"alpha:deployments.apps:{SPACE}:{name}"
