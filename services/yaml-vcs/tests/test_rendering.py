@@ -57,8 +57,12 @@ def test_a_diff_shows_what_changed_with_three_lines_around_it() -> None:
         [["x"] * 300_000, ["x"] * 300_000 + ["y"]],
         [[str(one) for one in range(40_000)], [str(one * 2) for one in range(40_000)]],
         [["x", "y"] * 20_000, ["y", "y", "x"] * 13_000],
+        [
+            [f"{head} {one}" if one % 2 == 0 else "x" for one in range(n)]
+            for head, n in (("o", 19_800), ("n", 190))
+        ],
     ],
-    ids=["equal", "unlike", "woven"],
+    ids=["equal", "unlike", "woven", "one of them everywhere"],
 )
 def test_nobodys_lines_hold_everybody_up(lines: list[list[str]]) -> None:
     old, new = ("\n".join(one) + "\n" for one in lines)

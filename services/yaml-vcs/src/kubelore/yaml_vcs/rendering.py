@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,9 @@ from kubelore.yaml_vcs.normalising import HMACS
 
 CONTEXT_LINES = 3
 MAX_COMPARED = 4_000_000
-"""Lines times lines between what two texts begin and end with: 0.2 s. Beyond it they are shown as replaced."""
+"""Lines times lines between what two texts begin and end with. Beyond it they are shown as replaced."""
+MAX_PAIRS = 16_000_000
+"""Lines times lines times how often one of them recurs: half a second. What recurs more often matches only beside others."""
 
 
 def shown(content: bytes) -> dict[str, Any]:
@@ -55,13 +58,20 @@ class _Lines(difflib.SequenceMatcher[str]):
         before, after = old[begin : len(old) - end], new[begin : len(new) - end]
         between: list[difflib.Match] = []
         if len(before) * len(after) <= MAX_COMPARED:
-            between = difflib.SequenceMatcher(a=before, b=after).get_matching_blocks()
+            between = _matched(before, after)
         return [
             difflib.Match(0, 0, begin),
             *(difflib.Match(one.a + begin, one.b + begin, one.size) for one in between if one.size),
             difflib.Match(len(old) - end, len(new) - end, end),
             difflib.Match(len(old), len(new), 0),
         ]
+
+
+def _matched(old: list[str], new: list[str]) -> list[difflib.Match]:
+    """What two texts have in common; difflib looks at every line that is like one, for each match that it finds."""
+    often, counts = MAX_PAIRS // max(len(old) * len(new), 1), Counter(new)
+    matcher = difflib.SequenceMatcher(lambda line: counts[line] > often, old, new, autojunk=False)
+    return matcher.get_matching_blocks()
 
 
 def _alike(old: Sequence[str], new: Sequence[str]) -> int:
