@@ -18,7 +18,7 @@ import msgspec
 from kubelore.common.contracts.rollbacks import Expected, Refusal
 from kubelore.common.errors import Conflict, IntegrityError, Invalid, KubeloreError
 from kubelore.yaml_vcs.history import Entry
-from kubelore.yaml_vcs.normalising import HMACS, SECRETS, content_hash
+from kubelore.yaml_vcs.normalising import HMACS, METADATA, RULES, SECRETS, Normaliser, content_hash, decoded
 from kubelore.yaml_vcs.repository import Resource
 from kubelore.yaml_vcs.restore_rules import OWNER_MISSING, REASONS
 from kubelore.yaml_vcs.restoring import adopt, cut_fields
@@ -27,6 +27,9 @@ ABSENT = "absent"
 """The content hash of an object that is not there."""
 ADDRESSES = frozenset({"cluster-ip", "node-port"})
 """What the cluster gives out and may give out again: kept as long as the API server does not refuse it."""
+_SERVERS = frozenset(
+    path[1] for rule in RULES for path in rule.paths if path[0] == METADATA and len(path) == 2
+)
 RUNS_AGAIN = "it runs again: what a Job did is no part of a version"
 
 Object = dict[str, Any]
@@ -79,13 +82,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+def by_rules(rules: Normaliser, type_name: str, content: bytes, live: Live) -> bytes:
+    """What a version holds, without what the rules of its cluster leave out since it was made.
+
+    That stays as it is in the object; of one that is gone there is only what the version says.
+    """
+    return rules.content(type_name, decoded(content)) if content and live.there else content
+
+
 def replacing(intent: Intent, dropped: Sequence[Sequence[str]]) -> Manifest:
     """The manifest over an object that is there; `dropped` are the fields that no version of its type holds."""
     found, live = _decoded(intent.content), intent.live
     for path in dropped:
-        # What the API server itself writes into metadata is not for a manifest to say.
-        if path[0] != "metadata" or path[1] in ("annotations", "labels"):
-            _carry(found, live.object, path)
+        _carry(found, live.object, path)
+    # What the API server itself writes into metadata is not for a manifest to say.
+    found[METADATA] = {name: value for name, value in found[METADATA].items() if name not in _SERVERS}
     notes: list[str] = []
     if intent.entry is not None and intent.entry.uid != live.uid and intent.resource.type == "services":
         # The addresses of another Service: this one keeps its own, which cannot be changed.
@@ -102,7 +113,7 @@ def creating(intent: Intent, uids: Mapping[str, str], *, addresses: bool) -> Man
     """
     found, type_name = _decoded(intent.content), intent.resource.type
     rules = cut_fields(type_name, found, ADDRESSES if addresses else frozenset())
-    if adopt(found["metadata"], uids):
+    if adopt(found[METADATA], uids):
         rules.append(OWNER_MISSING)
     notes = [f"{rule}: {REASONS[rule]}" for rule in dict.fromkeys(rules)]
     if type_name == "jobs.batch":
@@ -171,8 +182,8 @@ def with_remedy(error: KubeloreError, intent: Intent) -> KubeloreError:
 def _decoded(content: bytes) -> Object:
     found: Object = msgspec.json.decode(content)
     found.pop(HMACS, None)
-    metadata = found.get("metadata")
-    found["metadata"] = metadata if isinstance(metadata, dict) else {}
+    metadata = found.get(METADATA)
+    found[METADATA] = metadata if isinstance(metadata, dict) else {}
     return found
 
 

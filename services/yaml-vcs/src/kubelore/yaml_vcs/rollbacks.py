@@ -87,8 +87,9 @@ class Rollbacks:
                 remedy="Roll back to the version before it, or say `delete` to delete the object.",
                 code="deleted-version",
             )
-        content = self._writing.by_rules(resource, await self._histories.content(entry, request.id))
+        held = await self._histories.content(entry, request.id)
         live = (await self._writing.live(resource.cluster, [request.id]))[request.id]
+        content = self._writing.by_rules(resource, held, live)
         return Intent(resource=resource, entry=entry, content=content, live=live)
 
     async def _owners(self, intent: Intent) -> dict[str, str]:

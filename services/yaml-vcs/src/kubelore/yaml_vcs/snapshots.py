@@ -166,14 +166,14 @@ class Snapshots:
         live = await self._writing.live(cluster, [resource.id for resource, _, _ in moved])
         intents: list[Intent] = []
         for resource, then, unknown in moved:
+            here = live[resource.id]
             if unknown:
-                here = live[resource.id]
                 intents.append(
                     Intent(resource=resource, entry=then, content=here.content, live=here, unknown=unknown)
                 )
                 continue
-            content = self._writing.by_rules(resource, await self._content(then, resource.id))
-            made = Intent(resource=resource, entry=then, content=content, live=live[resource.id])
+            content = self._writing.by_rules(resource, await self._content(then, resource.id), here)
+            made = Intent(resource=resource, entry=then, content=content, live=here)
             if made.content or made.live.there:
                 intents.append(made)
         return intents

@@ -20,6 +20,7 @@ from kubelore.yaml_vcs.reverting import (
     Intent,
     Live,
     Manifest,
+    by_rules,
     creating,
     has_values,
     is_secret,
@@ -62,9 +63,9 @@ class WritingBack:
                 found[one.id] = self._seen(Resource.of(one.id), one)
         return found
 
-    def by_rules(self, resource: Resource, content: bytes) -> bytes:
-        """What a version holds, without what the rules of its cluster leave out since it was made."""
-        return content and self._normalisers.of(resource.cluster).content(resource.type, decoded(content))
+    def by_rules(self, resource: Resource, content: bytes, live: Live) -> bytes:
+        """What an object is to be, by the rules that its cluster has now."""
+        return by_rules(self._normalisers.of(resource.cluster), resource.type, content, live)
 
     def _seen(self, resource: Resource, one: live.LiveObject) -> Live:
         if not one.object:
