@@ -24,6 +24,8 @@ from kubelore.container_ops.operations import Journal
 from kubelore.container_ops.past_operations import PastOperations
 
 TARGET = ContainerId("prod", "shop", "web-1", "web")
+NOW = -1.0
+"""Silence enough for whatever was said by now, be it in this very millisecond."""
 
 
 def person(name: str, *namespaces: str, rights: bool = True) -> Caller:
@@ -103,7 +105,7 @@ async def test_what_is_cancelled_is_on_record_as_cancelled(books: Books) -> None
 async def test_what_a_dead_replica_was_doing_becomes_unknown(books: Books) -> None:
     with acting_as(ANNA):
         async with books.journal.recording("exec", TARGET, ["true"]) as entry:
-            await books.repository.give_up(0)
+            await books.repository.give_up(NOW)
             assert (await books.past.get(ContainerOperationRef(entry.operation_id))).status == "unknown"
         assert (await books.past.get(ContainerOperationRef(entry.operation_id))).status == "completed"
 
@@ -111,7 +113,7 @@ async def test_what_a_dead_replica_was_doing_becomes_unknown(books: Books) -> No
 async def test_what_was_given_up_runs_again_when_its_replica_says_that_it_lives(books: Books) -> None:
     with acting_as(ANNA):
         async with books.journal.recording("exec", TARGET, ["true"]) as entry:
-            await books.repository.give_up(0)
+            await books.repository.give_up(NOW)
             await books.repository.still_running([entry.operation_id])
             shown = await books.past.get(ContainerOperationRef(entry.operation_id))
             assert (shown.status, shown.finished_at) == ("running", None)
@@ -123,15 +125,43 @@ async def test_an_orphan_is_looked_after_by_one_and_only_once(books: Books) -> N
     with acting_as(ANNA):
         async with books.journal.recording("exec", TARGET, ["true"]) as entry:
             assert entry.operation_id not in await orphans(books)
-            await books.repository.give_up(0)
-            (row,) = [one for one in await books.repository.orphaned(0, 20) if one.id == entry.operation_id]
+            await books.repository.give_up(NOW)
+            (row,) = [one for one in await books.repository.orphaned(NOW, 20) if one.id == entry.operation_id]
             assert [await books.repository.claim(row) for _ in range(2)] == [True, False]
             await books.journal.end(row.id, "unknown", {"stopped": False})
             assert entry.operation_id not in await orphans(books)
 
 
+async def test_orphans_of_a_cluster_that_does_not_answer_let_the_others_pass(books: Books) -> None:
+    with acting_as(ANNA):
+        async with (
+            books.journal.recording("exec", TARGET, ["true"]) as tried,
+            books.journal.recording("exec", TARGET, ["true"]) as other,
+        ):
+            await books.repository.give_up(NOW)
+            for row in await books.repository.orphaned(NOW, 100):
+                if row.id == tried.operation_id:
+                    await books.repository.claim(row)
+            ours = {tried.operation_id, other.operation_id}
+            assert [one for one in await orphans(books) if one in ours] == [
+                other.operation_id,
+                tried.operation_id,
+            ]
+
+
+async def test_what_lives_after_all_is_an_orphan_again_when_its_replica_dies(books: Books) -> None:
+    with acting_as(ANNA):
+        async with books.journal.recording("exec", TARGET, ["true"]) as entry:
+            await books.repository.give_up(NOW)
+            await books.journal.end(entry.operation_id, "unknown", {"error": "its replica died"})
+            await books.repository.still_running([entry.operation_id])
+            assert (await books.past.get(ContainerOperationRef(entry.operation_id))).result == {}
+            await books.repository.give_up(NOW)
+            assert entry.operation_id in await orphans(books)
+
+
 async def orphans(books: Books) -> list[str]:
-    return [row.id for row in await books.repository.orphaned(0, 100)]
+    return [row.id for row in await books.repository.orphaned(NOW, 100)]
 
 
 async def test_what_says_that_it_lives_is_not_given_up(books: Books) -> None:

@@ -91,7 +91,7 @@ class OperationRepository:
         """Say of at most 1,000 operations that whoever does them lives, also where they were taken for lost."""
         await self._rows.update_many(
             {"_id": one_of(ids), "status": one_of(_OPEN)},
-            {"status": "running", "seen_at": datetime.now(UTC), "finished_at": None},
+            {"status": "running", "seen_at": datetime.now(UTC), "finished_at": None, "outcome": b""},
         )
 
     async def give_up(self, silent_s: float) -> int:
@@ -101,7 +101,10 @@ class OperationRepository:
         return await self._rows.update_many(silent, {"status": "unknown", "finished_at": now})
 
     async def orphaned(self, silent_s: float, limit: int) -> Sequence[Row]:
-        """Operations that were called unknown so long ago and no more than a day, and whose end nobody wrote down."""
+        """Operations that were called unknown so long ago and no more than a day, and whose end nobody wrote down.
+
+        Those that were tried last come last, so that those of a cluster that does not answer let the others pass.
+        """
         now = datetime.now(UTC)
         silent = lt(now - timedelta(seconds=silent_s))
         where: dict[str, Scalar | Condition] = {
@@ -110,7 +113,8 @@ class OperationRepository:
             "seen_at": silent,
             "finished_at": silent & gte(now - timedelta(seconds=_TRIED_S)),
         }
-        return [_read(one) for one in await self._rows.find(where, limit=limit)]
+        found = await self._rows.find(where, sort=[("seen_at", 1)], limit=limit)
+        return [_read(one) for one in found]
 
     async def claim(self, row: Row) -> bool:
         """Take an orphaned operation on; whether nobody else did. It is orphaned again when nothing comes of it."""

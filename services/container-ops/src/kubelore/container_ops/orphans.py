@@ -33,11 +33,14 @@ _LATER = (Unavailable, DeadlineExceeded, TooManyRequests)
 Known: TypeAlias = tuple[OperationStatus, dict[str, Any]]
 
 _LEAVE_FILES = ("files:upload", "files:write")
-_DIED = "the replica that did it died"
+_DIED = "the replica that did it died, or could not write down how it ended"
 _GONE: Known = "unknown", {"stopped": True, "error": f"{_DIED}; what it ran had ended when it was looked for"}
 _ENDED: Known = "cancelled", {"stopped": True, "error": f"{_DIED}; what it ran was found and ended"}
 _UNSEEN: Known = "unknown", {"stopped": False, "error": f"{_DIED}; which process it ran is not known"}
-_DROPPED: Known = "unknown", {"error": f"{_DIED}; what it left beside the file's place was removed"}
+_DROPPED: Known = (
+    "unknown",
+    {"error": f"{_DIED}; beside the file's place is nothing left of it but what can be taken up again"},
+)
 
 
 class Orphans:

@@ -24,7 +24,7 @@ from kubelore.common.errors import BadRequest, Conflict, IntegrityError, Invalid
 from kubelore.common.kube import Channel, ExecStream
 from kubelore.common.reach import Reached
 from kubelore.container_ops import transfer_scripts as scripts
-from kubelore.container_ops.file_paths import path_text
+from kubelore.container_ops.file_paths import path_text, shown
 from kubelore.container_ops.sending import Altered, Said, refusal
 from kubelore.container_ops.toolbox import Toolbox, Word
 
@@ -242,8 +242,14 @@ class _Incoming:
 
 
 async def drop(box: Toolbox, reached: Reached, path: bytes, id_: str) -> None:
-    """Remove what an upload to a path, or a write of it, left behind under an id. Raises as `Toolbox.run` does."""
-    await box.run(reached, ["sh", "-c", scripts.DROP, "sh", path, id_])
+    """Remove what an upload to a path, or a write of it, left behind under an id.
+
+    Raises as `Toolbox.run` does, and UpstreamError where the container does not do it.
+    """
+    ran = await box.run(reached, ["sh", "-c", scripts.DROP, "sh", path, id_])
+    if ran.code:
+        words = ran.errors.decode(errors="replace").strip() or f"code {ran.code}"
+        raise UpstreamError(f"what it may have left beside {shown(path)} is there still: {words}")
 
 
 async def found_upload(box: Toolbox, reached: Reached, request: FindUpload, path: bytes) -> int:

@@ -179,8 +179,12 @@ if [ -d "$p" ]; then merge "$stage" "$p" && rm -rf "$stage"; else mv "$stage" "$
 """Arguments: path, id, name. Gives what was unpacked its place."""
 
 DROP = """
-p=$1 id=$2
+p=$1 id=$2 left=0
 if [ -L "$p" ] && [ ! -d "$p" ]; then p=$(readlink -f "$p") || exit 0; fi
-rm -rf "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id" "${p%/}"/*/".kubelore-$id" "${p%/}"/.[!.]*/".kubelore-$id"
+for f in "${p%/}/.kubelore-$id" "${p%/*}/.kubelore-$id" "${p%/}"/*/".kubelore-$id" "${p%/}"/.[!.]*/".kubelore-$id"; do
+  if [ -e "$f" ] || [ -L "$f" ]; then rm -rf "$f" || left=1; fi
+done
+exit "$left"
 """
-"""Arguments: path, id. Removes what an upload or a write left behind, beside its place or, of a tree, in it."""
+"""Arguments: path, id. Removes what an upload or a write left behind, beside its place or, of a tree, in it; 1 where
+it cannot."""
