@@ -108,6 +108,23 @@ async def test_of_two_replicas_that_record_at_once_one_reads_again(changed, star
     assert [one.rv for one in await history(repository)] == ["1", "2", "3"]
 
 
+async def test_a_store_that_does_not_answer_is_told_as_that_so_that_nothing_is_parked(
+    changed, start, repository, monkeypatch
+) -> None:
+    await start().take([changed("created", 1, {"a": "1"}), changed("created", 1, {}, name="other", uid=2)])
+
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("MongoDB does not answer")
+
+    monkeypatch.setattr(repository, "last", away)
+    with pytest.raises(Unavailable):
+        await start().take(
+            [changed("updated", 2, {"a": "2"}), changed("updated", 2, {}, name="other", uid=2)]
+        )
+    with pytest.raises(Unavailable):
+        await repository.heads([resource_key(WEB)])
+
+
 async def test_after_a_gap_what_changed_is_observed_and_what_is_gone_has_vanished(
     changed, start, repository
 ) -> None:

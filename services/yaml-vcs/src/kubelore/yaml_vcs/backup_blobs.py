@@ -6,6 +6,7 @@ import asyncio
 
 from kubelore.common.backups import names
 from kubelore.common.store import BlobStore
+from kubelore.yaml_vcs.together import together
 
 ROOT = "backups"
 _AT_ONCE = 8
@@ -46,6 +47,6 @@ class BackupBlobs:
                 await self._blobs.delete(key)
 
         keys = [info.key async for info in self._blobs.list(self._root)]
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             for key in keys:
                 group.create_task(delete(key))

@@ -8,7 +8,6 @@ again finds its versions there and makes none.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
@@ -29,6 +28,7 @@ from kubelore.yaml_vcs.history import GONE, MAIN, Entry, Head, Seen, follow, is_
 from kubelore.yaml_vcs.normalising import Normalisers, content_hash, versioned
 from kubelore.yaml_vcs.repository import Attribution, Resource, VersionRepository, resource_key
 from kubelore.yaml_vcs.statements import attribution_bytes
+from kubelore.yaml_vcs.together import together
 
 log = get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Heads:
                 if head is not None:
                     self.keep(key, head)
 
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             for _ in range(min(READ_AT_ONCE, len(missing))):
                 group.create_task(read())
         return found

@@ -22,6 +22,7 @@ from kubelore.yaml_vcs.branch_repository import BranchRepository
 from kubelore.yaml_vcs.gap_repository import GapRepository
 from kubelore.yaml_vcs.history import GONE, KINDS, MAIN, Checkpoint, Entry, Redaction
 from kubelore.yaml_vcs.tag_repository import TagRepository
+from kubelore.yaml_vcs.together import together
 
 KEY_BYTES = 10
 """Of SHA-256 of a resource id: ten million objects share one with a chance of 4e-11."""
@@ -211,7 +212,7 @@ class VersionRepository:
             if entry is not None:
                 found[key] = entry
 
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             for key in keys:
                 group.create_task(read(key))
         return found
