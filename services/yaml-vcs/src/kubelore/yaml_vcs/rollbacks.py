@@ -33,6 +33,7 @@ class Rollbacks:
             entry = await self._histories.entry(request.id, request.from_version)
             before, number = await self._histories.content(entry, request.id), entry.number
         live = (await self._writing.live(resource.cluster, [request.id]))[request.id]
+        before = self._writing.by_rules(resource, before, live)
         names = (f"{request.id} version {number}", f"{request.id} {LIVE}")
         return LiveDiff(
             id=request.id,
