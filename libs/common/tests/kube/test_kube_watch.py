@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
@@ -72,6 +73,13 @@ def test_an_event_whose_object_is_nested_too_deep_still_says_where_to_go_on(leve
 def test_an_event_that_opens_more_than_it_closes_is_an_error_of_the_server() -> None:
     with pytest.raises(UpstreamError):
         parse_event(b'{"type":"ADDED","object":' + b"[" * 5_000)
+
+
+def test_a_string_that_does_not_end_is_looked_through_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(UpstreamError):
+        parse_event(b'{"type":"ADDED","object":' + b"[" * 5_000 + b'\\"' * 50_000)
+    assert time.monotonic() - started < 2
 
 
 def test_brackets_in_strings_nest_nothing() -> None:

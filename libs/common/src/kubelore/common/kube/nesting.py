@@ -17,7 +17,8 @@ MAX_DEPTH = 500
 UNREADABLE = b"null"
 """What stands in the place of an object that is too deep: whoever decodes it is told that it is none."""
 
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
+# A string that does not end takes all that is left, or each further quote would be looked for an end of again.
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def without_depths(document: bytes, keep: int) -> bytes:
