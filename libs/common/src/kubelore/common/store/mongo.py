@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 from pymongo import AsyncMongoClient, ReturnDocument, UpdateOne, WriteConcern
@@ -76,6 +76,31 @@ async def open_database(
     return database
 
 
+class _Turns:
+    """Hands out the connections, so that nobody waits within PyMongo's pool.
+
+    A wait there whose deadline passes while it is cancelled leaves the pool
+    locked for good (Python 3.11, docs/decisions/0123).
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._free = asyncio.Semaphore(connections)
+
+    @asynccontextmanager
+    async def one(self, what: str) -> AsyncGenerator[None]:
+        """One operation on `what`, as soon as there is a connection for it, with our errors."""
+        with translated(what):
+            try:
+                async with asyncio.timeout(TIMEOUT_MS / 1000):
+                    await self._free.acquire()
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"The database is busy ({what}).") from error
+            try:
+                yield
+            finally:
+                self._free.release()
+
+
 class Database:
     """One database. `close` it at the end of the process; it also is an async context manager."""
 
@@ -84,9 +109,7 @@ class Database:
         self._database: AsyncDatabase[Document] = client.get_database(
             name, write_concern=WriteConcern("majority", j=True)
         )
-        # Nobody waits within PyMongo's pool: a wait whose deadline passes while it is cancelled
-        # leaves the pool locked for good (Python 3.11, docs/decisions/0123).
-        self._turns = asyncio.Semaphore(MAX_POOL)
+        self._turns = _Turns(MAX_POOL)
 
     def __repr__(self) -> str:
         return f"Database({self._database.name!r})"
@@ -106,7 +129,7 @@ class Database:
     async def ping(self) -> None:
         """See that the database answers and takes the credentials. Raises Unavailable, DeadlineExceeded."""
         # MongoDB's own `ping` answers without credentials too; a read does not.
-        with translated(self._database.name):
+        async with self._turns.one(self._database.name):
             await self._database.command({"find": "ping", "limit": 1, "singleBatch": True})
 
     async def close(self) -> None:
@@ -121,7 +144,7 @@ class Collection:
     open whether a write happened.
     """
 
-    def __init__(self, collection: AsyncCollection[Document], turns: asyncio.Semaphore) -> None:
+    def __init__(self, collection: AsyncCollection[Document], turns: _Turns) -> None:
         self._collection = collection
         self._turns = turns
         self.name = collection.name
@@ -129,19 +152,8 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
 
-    @asynccontextmanager
-    async def _asking(self) -> AsyncGenerator[None]:
-        """One operation, as soon as there is a connection for it, with our errors."""
-        with translated(self.name):
-            try:
-                async with asyncio.timeout(TIMEOUT_MS / 1000):
-                    await self._turns.acquire()
-            except TimeoutError as error:
-                raise DeadlineExceeded(f"The database is busy ({self.name}).") from error
-            try:
-                yield
-            finally:
-                self._turns.release()
+    def _asking(self) -> AbstractAsyncContextManager[None]:
+        return self._turns.one(self.name)
 
     async def insert(self, document: Mapping[str, Any]) -> None:
         """Add a document that has an `_id`. Raises AlreadyExists, Invalid, TooLarge."""
