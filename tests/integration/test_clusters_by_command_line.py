@@ -66,3 +66,28 @@ async def test_a_list_that_filters_leave_empty_does_not_say_that_there_are_no_cl
     said = await cli("clusters", "list", "--tag", "nobodys")
     assert (said.code, said.out) == (0, "")
     assert "without filters" in said.err
+
+
+async def test_a_group_that_nothing_is_in_is_named(kubeconfigs, cli) -> None:
+    said = await cli("get", "pods", "-c", "group:nope")
+    assert said.code == 1
+    assert "No cluster is in group:nope." in said.err
+
+
+async def test_a_renamed_group_says_how_many_are_in_it(kubeconfigs, cli) -> None:
+    renamed = await cli("clusters", "groups", "rename", "own", "mine-alone")
+    assert renamed.out == "group own is now mine-alone, with 1 cluster\n"
+
+
+async def test_a_service_account_that_cannot_be_made_for_one_of_many_is_told_with_what_to_do(
+    kubeconfigs, cli, tmp_path: Path
+) -> None:
+    words = ("--from-kubeconfig", kubeconfigs[1], "--all-contexts", "--create-service-account")
+    refused = await cli("clusters", "add", *words, environment={"PATH": str(tmp_path)})
+    assert refused.code == 1
+    assert "kubectl is not on the PATH - Install it" in refused.err
+
+
+async def test_a_local_file_that_is_missing_is_told_before_anything_is_asked(cli) -> None:
+    refused = await cli("cp", "/nope", "web-0:/tmp/x", environment={"KUBELORE_URL": "http://127.0.0.1:1"})
+    assert (refused.code, refused.err) == (1, "error: /nope cannot be read: No such file or directory\n")

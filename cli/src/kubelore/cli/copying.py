@@ -58,6 +58,8 @@ def cp(
             "exactly one of both has to be in a container",
             remedy="Write it POD:PATH; a path of this machine with a colon begins with ./ or /.",
         )
+    if there is None:
+        _look_at(Path(source))
     with connect(context) as api, _bar() as progress:
         place = there or back or Remote("", "")
         id_ = str(container_id(api, place.word, cluster, namespace, container))
@@ -84,6 +86,13 @@ def remote(word: str) -> Remote | None:
     return Remote(name.rstrip(":") if name.count(":") > 3 else name, path)
 
 
+def _look_at(source: Path) -> os.stat_result:
+    try:
+        return source.stat()
+    except OSError as error:
+        raise NotFound(f"{source} cannot be read: {error.strerror}") from error
+
+
 class Copying:
     """One copy; `missing` says that a part of a tree was left out."""
 
@@ -98,10 +107,7 @@ class Copying:
 
     def up(self, source: Path, path: str, *, resume: bool, preserve: bool) -> None:
         """Into the container. Raises NotFound, IntegrityError, and what the API refuses."""
-        try:
-            found = source.stat()
-        except OSError as error:
-            raise NotFound(f"{source} cannot be read: {error.strerror}") from error
+        found = _look_at(source)
         name = "" if str(source).endswith("/.") else source.resolve().name
         if stat.S_ISDIR(found.st_mode):
             from kubelore.cli.local_trees import Archiving

@@ -129,7 +129,7 @@ def get(
         single = len(targets) == 1 and len(targets[0].names) == 1
         table = _Table(wanted.format == Format.WIDE, all_namespaces or "," in namespace, not no_headers)
         _print(answers, wanted, table, managed_fields, single)
-        code = _explain(answers, " ".join(words), query["namespace"])
+        code = _explain(answers, " ".join(words), query["namespace"], query["clusters"])
         if watching:
             follow_up(api, targets, query, answers, wanted.format, table.row)
     raise typer.Exit(code)
@@ -158,7 +158,7 @@ def _print(answers: list[Answer], wanted: _Wanted, table: _Table, managed_fields
         table.print(answers)
 
 
-def _explain(answers: list[Answer], asked: str, namespace: str) -> int:
+def _explain(answers: list[Answer], asked: str, namespace: str, clusters: str) -> int:
     """Say on stderr what the rows do not say themselves; returns the exit code."""
     found = sum(len(answer.items) for answer in answers)
     states = {state["name"]: state for answer in answers for state in answer.states}
@@ -169,9 +169,8 @@ def _explain(answers: list[Answer], asked: str, namespace: str) -> int:
     if found or missing:
         return 1 if missing else 0
     if not states:
-        warn(
-            "No cluster was asked. `kubelore clusters list` shows them, `kubelore clusters add` onboards one."
-        )
+        said = f"No cluster is in {clusters}." if clusters else "No cluster is onboarded, or none for you."
+        warn(f"{said} `kubelore clusters list -o wide` shows them, `kubelore clusters add` onboards one.")
         return 1
     where = f"namespace {namespace} (-A looks into all of them)" if namespace else "any namespace"
     warn(f"No {asked} found in {where}.")

@@ -51,7 +51,8 @@ def rename(context: typer.Context, name: GroupName, to: str) -> None:
     """Give a group another name, with all its members."""
     with connect(context) as api:
         group = api.patch(_path(name), {"name": to})
-    typer.echo(f"group {name} is now {to}, with {group['clusters']} clusters")
+    members = "1 cluster" if group["clusters"] == 1 else f"{group['clusters']} clusters"
+    typer.echo(f"group {name} is now {to}, with {members}")
 
 
 @app.command()

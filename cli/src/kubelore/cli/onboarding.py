@@ -246,7 +246,7 @@ def _add_one(
     except KubeloreError as error:
         if not tolerant:
             raise
-        warn(f"{context.name}: {error.detail}")
+        warn(f"{context.name}: {ApiError(error).message()}")
         return False
     try:
         _until_granted(lambda: api.post("/api/k8s/clusters/add", body))
