@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from kubelore.common.bus import Bus, ChangePublisher, Feed, FeedReset, Leases
 from kubelore.common.bus.feed_newest import Newest
-from kubelore.common.bus.feed_window import WINDOW_BYTES, Batch, Position, Window
+from kubelore.common.bus.feed_window import WINDOW_BYTES, Batch, Passed, Position, Window
 from kubelore.common.bus.streams import StreamLimits
 from kubelore.common.contracts.changes import Change, Record
 from kubelore.common.errors import BadRequest, Gone
@@ -60,8 +61,10 @@ async def take(feed: Feed, position: str | None, count: int, clusters: set[str] 
     events: list[tuple[str, Record | FeedReset]] = []
     following = feed.follow(position, clusters)
     async with asyncio.timeout(15):
-        async for event in following:
-            events.append(event)
+        async for event_id, record in following:
+            if isinstance(record, Passed):
+                continue
+            events.append((event_id, record))
             if len(events) == count:
                 break
     await following.aclose()
@@ -116,6 +119,20 @@ async def test_a_reader_may_ask_for_some_clusters(bus: Bus, publishers) -> None:
     await publishers("a", range(3))
     await publishers("b", range(3))
     assert versions(await take(Feed(bus), start, 3, {"b"})) == ["b/0", "b/1", "b/2"]
+
+
+async def test_the_place_of_a_reader_moves_on_while_only_other_clusters_change(bus: Bus, publishers) -> None:
+    feed = Feed(bus)
+    start = await feed.position()
+    await publishers("a", range(3))
+    here, found = await feed.position(), list[str]()
+    async with asyncio.timeout(15), aclosing(feed.follow(start, {"b"})) as following:
+        async for event_id, record in following:
+            assert record == Passed()
+            found.append(event_id)
+            if event_id == here:
+                break
+    assert found == sorted(found, key=Position.parse)
 
 
 async def test_many_readers_share_one_consumer(bus: Bus, publishers) -> None:

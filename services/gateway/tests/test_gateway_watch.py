@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from kubelore.common.authz import WITHHELD
 from kubelore.common.contracts.changes import Gap, Was
 from kubelore.gateway import watch
+from kubelore.gateway.roster import Roster
 from kubelore.lab.waiting import wait_for
 
 WATCH = "/api/k8s/unified/watch"
@@ -336,10 +339,40 @@ async def test_a_watch_of_a_group_follows_those_who_join_it(world, watching, mak
         assert await told(events, 1) == [("added", "inside")]
 
 
-async def test_a_quiet_watch_keeps_its_place(world, watching, make_change, monkeypatch) -> None:
+@pytest.mark.parametrize("steps", range(8))
+async def test_what_comes_in_the_moment_of_news_of_the_clusters_is_told_or_left_for_later(steps: int) -> None:
+    news, begun, passed = asyncio.Event(), asyncio.Event(), list[bytes]()
+
+    async def source():
+        begun.set()
+        await news.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        passed.append(b"one")
+        yield b"one"
+
+    nobody: Any = None
+    standing: Any = SimpleNamespace(caller=SimpleNamespace(unrestricted=True))
+    asked = watch.WatchRequest(
+        standing=standing, types=[], clusters=[], namespaces=[], labels="", fields="", since=""
+    )
+    stream = watch._Stream(nobody, Roster(nobody, nobody), nobody, asked, "1.1.0")
+    lapse = asyncio.get_running_loop().create_future()
+
+    async def told_until_news() -> list[bytes]:
+        return [chunk async for chunk in stream._until(news, lapse, source())]
+
+    telling = asyncio.create_task(told_until_news())
+    await begun.wait()
+    news.set()
+    assert await telling == passed
+
+
+@pytest.mark.parametrize("query", [{"type": "pods"}, {"clusters": "two"}])
+async def test_a_quiet_watch_keeps_its_place(world, watching, make_change, monkeypatch, query) -> None:
     monkeypatch.setattr(watch, "HEARTBEAT_S", 0.1)
-    replica = await world.replica("one")
-    async with watching(type="pods") as events:
+    replica = await world.replica("one", "two")
+    async with watching(**query) as events:
         _, before, _ = await events.next(bookmarks=True)
         await replica.publish("one", make_change("created", "one:configmaps:a:unseen"))
 

@@ -14,14 +14,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 import zstandard
 
 from kubelore.common.authz import Caller
 from kubelore.common.bus import Feed, FeedReset
-from kubelore.common.bus.feed_window import Position
+from kubelore.common.bus.feed_window import Passed, Position
 from kubelore.common.contracts.changes import UNPUBLISHED, Change, Gap, Record
 from kubelore.common.errors import BadRequest, Gone, KubeloreError
 from kubelore.common.telemetry import get_logger
@@ -174,9 +174,11 @@ class _Stream:
                 else:
                     yield _frame("bookmark", self._at, {})
         finally:
-            for waiting in filter(None, (changed, turned, pending)):
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
+            # At once: a chunk that came meanwhile would be passed over with nobody told.
+            waiting: list[asyncio.Future[Any]] = [changed, turned, *([pending] if pending else [])]
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
             await source.aclose()
 
     def _next_turn(self) -> asyncio.Future[Literal[True]]:
@@ -217,7 +219,7 @@ class _Stream:
                 yield self._reset("missed")
                 await asyncio.sleep(RETRY_S)
 
-    def _render(self, record: Record | FeedReset) -> bytes | None:
+    def _render(self, record: Record | FeedReset | Passed) -> bytes | None:
         if isinstance(record, Change):
             return self._render_change(record)
         if isinstance(record, Gap):

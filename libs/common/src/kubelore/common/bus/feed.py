@@ -27,7 +27,7 @@ from nats.aio.msg import Msg
 from kubelore.common.bus import wire
 from kubelore.common.bus.connection import Bus
 from kubelore.common.bus.feed_newest import Newest
-from kubelore.common.bus.feed_window import Batch, FeedReset, Position, Window, in_order
+from kubelore.common.bus.feed_window import Batch, FeedReset, Passed, Position, Window, in_order
 from kubelore.common.bus.pull import OrderedReader, open_ordered
 from kubelore.common.bus.streams import CHANGES, FEED
 from kubelore.common.contracts.changes import Record
@@ -75,12 +75,14 @@ class Feed:
 
     async def follow(
         self, position: str | None = None, clusters: Collection[str] | None = None
-    ) -> AsyncGenerator[tuple[str, Record | FeedReset]]:
+    ) -> AsyncGenerator[tuple[str, Record | FeedReset | Passed]]:
         """Records behind `position` (from now when None) with their event ids, for ever, in stream order.
 
-        A FeedReset in between says that changes are missing there. Raises Gone
-        when `position` lies outside the window, BadRequest when it is no event id,
-        and Unavailable when the bus is away at the start; later losses of the
+        A FeedReset in between says that changes are missing there, and Passed that
+        what lies there is of none of `clusters`: the id moves on with it, so that
+        who resumes is not held to what the feed forgot meanwhile. Raises Gone when
+        `position` lies outside the window, BadRequest when it is no event id, and
+        Unavailable when the bus is away at the start; later losses of the
         connection are mended.
         """
         wanted = None if clusters is None else frozenset(clusters)

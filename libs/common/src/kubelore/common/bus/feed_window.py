@@ -24,6 +24,10 @@ class FeedReset(msgspec.Struct, frozen=True):
     cluster: str = ""
 
 
+class Passed(msgspec.Struct, frozen=True):
+    """Nothing of the clusters asked for lies here: the event id alone moves on."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
     """Behind which record a reader stands: `index` records of message `sequence` have been read."""
@@ -72,13 +76,13 @@ class Batch:
 
     def events(
         self, epoch: int, skip: int, clusters: frozenset[str] | None
-    ) -> list[tuple[str, Record | FeedReset]]:
+    ) -> list[tuple[str, Record | FeedReset | Passed]]:
         """Ids and records behind the first `skip`, of the clusters asked for."""
         behind = str(Position(epoch, self.following))
         if self.missing:
             return [(behind, FeedReset())]
         if clusters is not None and self.cluster not in clusters:
-            return []
+            return [(behind, Passed())]
         last = len(self.records)
         return [
             (behind if index == last else str(Position(epoch, self.sequence, index)), record)
