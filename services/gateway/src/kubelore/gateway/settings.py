@@ -40,8 +40,15 @@ class GatewaySettings(CommonSettings):
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, description="Largest request body accepted."
     )
-    max_watches: int = Field(default=500, ge=1, description="Watch streams open at once.")
-    max_terminals: int = Field(default=500, ge=1, description="Terminals attached to at once.")
+    max_watches: int = Field(
+        default=500,
+        ge=1,
+        description="Watch streams open at once, and as many streams of logs. "
+        "Who holds more than are free gets no other.",
+    )
+    max_terminals: int = Field(
+        default=500, ge=1, description="Terminals attached to at once, shared in the same way."
+    )
 
     audit_keep_days: float = Field(
         default=365, ge=0, description="Audit entries older than this many days are pruned; 0 keeps them all."
