@@ -29,6 +29,7 @@ lint: bootstrap ## ruff, basedpyright, import-linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
+	$(BIN)/basedpyright -p tests/pyrightconfig.json
 	$(BIN)/lint-imports
 
 e2e: bootstrap ## only the tests that go through `kubelore up`

@@ -39,7 +39,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scheduler sees files only, so what uses the node must say so in its own."""
+    """What runs one behind the other on the node begins first; the scheduler sees files only, so these must say it."""
     unsaid = {
         item.nodeid
         for item in items
@@ -47,3 +47,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     }
     if unsaid:
         raise pytest.UsageError(f"these use the lab's node and lack pytest.mark.node: {sorted(unsaid)}")
+    items.sort(key=lambda item: not _needs_the_node(item.path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,8 +80,9 @@ class Container:
         return items, following, page.total
 
     async def write(self, path: bytes, content: bytes, expected: str = "", mode: str = "0640") -> FileInfo:
+        id_ = uuid.uuid4().hex
         written, sha256 = await write_content(
-            self.reached, self.box, path, content, expected=expected, mode=mode
+            self.reached, self.box, path, content, expected=expected, mode=mode, operation_id=id_
         )
         assert sha256 == hashlib.sha256(content).hexdigest()
         return written
