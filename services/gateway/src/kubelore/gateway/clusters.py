@@ -31,6 +31,7 @@ from kubelore.gateway.answering import json_answer
 from kubelore.gateway.audit.requests import audited
 from kubelore.gateway.continuation import Continuation
 from kubelore.gateway.dependencies import CallerOf
+from kubelore.gateway.parameters import Continue
 from kubelore.gateway.problems import documented
 from kubelore.gateway.roster import Roster
 from kubelore.gateway.schemas import (
@@ -52,12 +53,20 @@ ClusterName = Annotated[str, Path(description="The cluster's name.", examples=["
 def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIRouter:
     """The router; kubeconfigs are sealed to the registry's key before they leave this process."""
     router = APIRouter(prefix="/api/k8s/clusters", tags=["clusters"])
+    _onboarding(router, bus, roster)
+    _reading(router, bus, continuation)
+    _changing(router, bus, roster)
+    _observed(router, bus, roster)
+    return router
 
-    async def sealed(kubeconfig: str, context: str | None, purpose: str) -> Sealed:
-        key = await bus.request(clusters.RECIPIENT, Empty())
-        box = Recipient(key.key).seal(kubeconfig.encode(), context=f"kubeconfig:{purpose}")
-        return Sealed(kubeconfig=box, context=context)
 
+async def _sealed(bus: Bus, kubeconfig: str, context: str | None, purpose: str) -> Sealed:
+    key = await bus.request(clusters.RECIPIENT, Empty())
+    box = Recipient(key.key).seal(kubeconfig.encode(), context=f"kubeconfig:{purpose}")
+    return Sealed(kubeconfig=box, context=context)
+
+
+def _onboarding(router: APIRouter, bus: Bus, roster: Roster) -> None:
     @router.post(
         "/add",
         status_code=201,
@@ -72,7 +81,7 @@ def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIR
             clusters.ADD,
             AddCluster(
                 name=name,
-                sealed=await sealed(body.kubeconfig, body.context, name),
+                sealed=await _sealed(bus, body.kubeconfig, body.context, name),
                 display_name=body.display_name,
                 provider=body.provider,
                 region=body.region or "",
@@ -96,15 +105,37 @@ def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIR
         responses=documented(422),
     )
     async def inspect(body: InspectBody) -> Response:
-        request = InspectKubeconfig(sealed=await sealed(body.kubeconfig, None, "inspect"))
+        request = InspectKubeconfig(sealed=await _sealed(bus, body.kubeconfig, None, "inspect"))
         return json_answer(await bus.request(clusters.INSPECT, request))
 
-    _listing(router, bus, continuation)
+
+def _reading(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
+    @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented(410))
+    async def list_clusters(
+        caller: Annotated[Caller, CallerOf],
+        tag: Annotated[str | None, Query(max_length=63)] = None,
+        group: Annotated[str | None, Query(max_length=63)] = None,
+        provider: Provider | None = None,
+        status: Status | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+        continue_: Continue = "",
+    ) -> Response:
+        query = ListClusters(tag=tag, group=group, provider=provider, status=status, limit=limit)
+        asked = ["clusters", caller.subject, tag, group, provider, status]
+        binding = msgspec.json.encode(asked).decode()
+        if continue_:
+            query.after = continuation.open_name(continue_, binding)
+        page = await bus.request(clusters.LIST, query)
+        items = [_public(item) for item in page.items]
+        token = continuation.seal([page.next], binding) if page.next else None
+        return json_answer({"items": items, "total": page.total, "continue": token})
 
     @router.get("/{cluster}", response_model=Cluster, summary="One cluster", responses=documented(404))
     async def get(cluster: ClusterName) -> Response:
         return json_answer(_public(await bus.request(clusters.GET, ClusterRef(check_cluster_name(cluster)))))
 
+
+def _changing(router: APIRouter, bus: Bus, roster: Roster) -> None:
     @router.patch(
         "/{cluster}",
         response_model=Cluster,
@@ -127,7 +158,7 @@ def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIR
     )
     async def rotate(cluster: ClusterName, body: RotateBody) -> Response:
         name = check_cluster_name(cluster)
-        box = await sealed(body.kubeconfig, body.context, name)
+        box = await _sealed(bus, body.kubeconfig, body.context, name)
         request = RotateKubeconfig(id=name, sealed=box, renew_token=body.renew_token)
         changed = await bus.request(clusters.ROTATE, request)
         await roster.hurry()
@@ -145,6 +176,8 @@ def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIR
         await roster.hurry()
         return Response(status_code=204)
 
+
+def _observed(router: APIRouter, bus: Bus, roster: Roster) -> None:
     @router.post(
         "/{cluster}/test",
         response_model=TestReport,
@@ -179,30 +212,6 @@ def cluster_routes(bus: Bus, roster: Roster, continuation: Continuation) -> APIR
         name, observer = roster.observer(caller, cluster)
         found = await bus.request(resources.METRICS, ClusterMetricsOf(name), target=observer)
         return json_answer({**msgspec.to_builtins(found), "as_of": _when(found.as_of)})
-
-    return router
-
-
-def _listing(router: APIRouter, bus: Bus, continuation: Continuation) -> None:
-    @router.get("/list", response_model=ClusterList, summary="List clusters", responses=documented(410))
-    async def list_clusters(
-        caller: Annotated[Caller, CallerOf],
-        tag: Annotated[str | None, Query(max_length=63)] = None,
-        group: Annotated[str | None, Query(max_length=63)] = None,
-        provider: Provider | None = None,
-        status: Status | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
-        continue_: Annotated[str, Query(alias="continue", max_length=4000)] = "",
-    ) -> Response:
-        query = ListClusters(tag=tag, group=group, provider=provider, status=status, limit=limit)
-        asked = ["clusters", caller.subject, tag, group, provider, status]
-        binding = msgspec.json.encode(asked).decode()
-        if continue_:
-            query.after = continuation.open_name(continue_, binding)
-        page = await bus.request(clusters.LIST, query)
-        items = [_public(item) for item in page.items]
-        token = continuation.seal([page.next], binding) if page.next else None
-        return json_answer({"items": items, "total": page.total, "continue": token})
 
 
 def _public(cluster: ClusterConnection) -> dict[str, Any]:
