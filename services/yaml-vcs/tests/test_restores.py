@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -380,23 +381,29 @@ async def test_a_replica_goes_on_where_another_stopped_and_does_nothing_twice(
     assert [one.number for one in await world.items(started.id)] == list(range(901))
 
 
-async def test_restores_that_cannot_go_on_let_the_others_pass(world: World, replica: Replica) -> None:
-    await world.back_up(SHOP)
+@asynccontextmanager
+async def _waiting_elsewhere(world: World, count: int) -> AsyncIterator[None]:
+    """Restores that somebody else holds, and does nothing for."""
     bus = await connect(world.settings, name="yaml-vcs")
-    leases = Leases(bus)
-    held = []
-    for _ in range(AT_ONCE):
+    leases, held = Leases(bus), []
+    for _ in range(count):
         id_ = new_operation_id()
         held.append(await leases.acquire(f"restore.{id_}"))
         asked = StartRestore(backup_id=BACKUP)
         await world.repository.add(
             Job(id=id_, asked=asked, created_by="admin", created_at=datetime.now(UTC), scope=[], mandate=b"")
         )
-    await replica()
-    assert (await world.restored()).state == "completed"
+    yield
     for lease in held:
         await lease.release()
     await bus.close()
+
+
+async def test_restores_that_cannot_go_on_let_the_others_pass(world: World, replica: Replica) -> None:
+    await world.back_up(SHOP)
+    async with _waiting_elsewhere(world, AT_ONCE):
+        await replica()
+        assert (await world.restored()).state == "completed"
 
 
 async def test_what_is_not_begun_or_whose_answer_is_lost_is_sent_again(
@@ -500,19 +507,10 @@ async def test_a_restore_is_refused_while_as_many_wait_as_replicas_look_at(
     world: World, replica: Replica
 ) -> None:
     await world.back_up(SHOP)
-    bus = await connect(world.settings, name="yaml-vcs")
-    leases, held = Leases(bus), []
-    for _ in range(MAX_WAITING):
-        id_ = new_operation_id()
-        held.append(await leases.acquire(f"restore.{id_}"))
-        asked = StartRestore(backup_id=BACKUP)
-        await world.repository.add(
-            Job(id=id_, asked=asked, created_by="admin", created_at=datetime.now(UTC), scope=[], mandate=b"")
-        )
-    await replica()
-    with pytest.raises(TooManyRequests):
-        await world.start()
-    await bus.close()
+    async with _waiting_elsewhere(world, MAX_WAITING):
+        await replica()
+        with pytest.raises(TooManyRequests):
+            await world.start()
 
 
 def holder(*grants: Grant) -> Caller:
