@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -25,12 +25,21 @@ def config_map(name: str, labels: dict[str, str] | None = None, **data: str) -> 
     return json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
+def new(name: str) -> str:
+    """A name that no earlier run of the test has taken."""
+    return f"{name}-{time.monotonic_ns()}"
+
+
 async def first_event(events: AsyncIterator[Any], name: str) -> Any:
-    async with asyncio.timeout(30), aclosing(events) as stream:  # type: ignore[type-var]
-        async for event in stream:
-            if event[1] == name:
-                return event
-    raise AssertionError(f"no {name}")
+    """The first event of that name; an error says what came instead."""
+    others: list[Any] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(30), aclosing(events) as stream:  # type: ignore[type-var]
+            async for event in stream:
+                if event[1] == name:
+                    return event
+                others.append(event)
+    raise AssertionError(f"no {name} but {others}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -78,17 +87,17 @@ async def test_a_change_made_with_kubectl_reaches_the_watch(fleet, lab_pair) -> 
 
 async def test_a_watch_from_a_list_misses_nothing_that_happened_since(fleet, lab_pair) -> None:
     page = await fleet.list(type="configmaps", namespace=NAMESPACE)
-    await apply(lab_pair.second, config_map("meanwhile"))
-    await wait_for(lambda: fleet.ids(type="cm", search="meanwhile"), "the object to be listed")
+    meanwhile = new("meanwhile")
+    await apply(lab_pair.second, config_map(meanwhile))
+    await wait_for(lambda: fleet.ids(type="cm", search=meanwhile), "the object to be listed")
     events = fleet.watch(type="cm", namespace=NAMESPACE, since=page["watch_from"])
     _, _, data = await first_event(events, "added")
-    assert data["id"] == f"beta:configmaps:{NAMESPACE}:meanwhile"
+    assert data["id"] == f"beta:configmaps:{NAMESPACE}:{meanwhile}"
 
 
 async def test_a_watch_resumes_behind_the_last_event_that_was_seen(fleet, lab_pair) -> None:
     page = await fleet.list(type="cm", namespace=NAMESPACE)
-    # New ones, were it run again.
-    first, second = (f"{name}-{time.monotonic_ns()}" for name in ("one", "two"))
+    first, second = new("one"), new("two")
     await apply(lab_pair.first, config_map(first), config_map(second))
     seen, _, data = await first_event(
         fleet.watch(type="cm", since=page["watch_from"], namespace=NAMESPACE), "added"
