@@ -20,6 +20,9 @@ settings.register_profile(
 settings.load_profile("beside-others")
 
 
+LINES_OF_A_RERUN = 40
+
+
 class ByFile(LoadFileScheduling):
     """Whole files, so that what a module shares is made once; those on the node, of which a machine has one, as one."""
 
@@ -48,3 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if unsaid:
         raise pytest.UsageError(f"these use the lab's node and lack pytest.mark.node: {sorted(unsaid)}")
     items.sort(key=lambda item: not _needs_the_node(item.path))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why tests were run again: what passes at the second try was no less wrong at the first."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"run again: {report.nodeid}", sep="-")
+        terminalreporter.write_line("\n".join(report.longreprtext.splitlines()[-LINES_OF_A_RERUN:]))

@@ -180,10 +180,29 @@ async def test_a_reader_resumes_elsewhere_behind_a_change_that_feed_does_not_hav
         event_id, _ = await anext(following)
     await following.aclose()
     await publishers("a", range(3, 5))
-    resumed = asyncio.create_task(take(Feed(await joining()), event_id, 3))
+    resumed = asyncio.create_task(take(Feed(await joining()), event_id, 4))
     await publishers("a", range(5, 6))
     await pause_feed(bus, "2001-01-01T00:00:00Z")
-    assert versions(await resumed) == ["a/3", "a/4", "a/5"]
+    await publishers("a", range(6, 7))
+    assert versions(await resumed) == ["a/3", "a/4", "a/5", "a/6"]
+
+
+async def test_what_feed_does_not_have_yet_is_read_where_it_waits_for_feed(
+    joining, bus: Bus, publishers
+) -> None:
+    await publishers("a", range(3))
+    await take(Feed(bus), f"{(await Feed(bus).position()).split('.')[0]}.1.0", 3)
+    await pause_feed(bus, "2099-01-01T00:00:00Z")
+    here = await Feed(bus).position()
+    await publishers("a", range(3, 100))
+    assert versions(await take(Feed(await joining()), here, 97)) == [
+        f"a/{number}" for number in range(3, 100)
+    ]
+    # Nor is it taken for expired while FEED is empty.
+    await bus.jetstream("STREAM.PURGE.FEED")
+    assert versions(await take(Feed(await joining()), here, 97)) == [
+        f"a/{number}" for number in range(3, 100)
+    ]
 
 
 async def test_a_reader_that_dies_leaves_nothing_that_holds_changes_back(

@@ -278,6 +278,7 @@ NEEDED = {
         *fixed_names("FEED"),
         *(api(f"CONSUMER.CREATE.FEED.{name}") for name in ("mine-abc", "feed", "fences", "writer-p03")),
         api("STREAM.INFO.CHANGES"),
+        api("STREAM.MSG.GET.CHANGES"),
         api("STREAM.MSG.GET.FEED"),
         "kubelore.v1.events.audit.prod.denied",
         "$KV.LEASES.gateway.audit",

@@ -9,16 +9,19 @@ The server notes on each message of FEED the sequence it had in CHANGES, and
 those are consecutive: one that is left out is a hole, and is said, never hidden.
 
 All readers of a process share a window in memory. The newest changes come into
-it from the server as it stores them; FEED lags behind by up to seconds, and is
-read for what did not come. Only a reader that starts further back than the
-window reads FEED by itself until it has caught up.
+it from the server as it stores them, and FEED is read for what did not come.
+Only a reader that starts further back than the window reads FEED by itself until
+it has caught up. FEED lags behind CHANGES, by up to seconds now and then; what it
+has not got yet CHANGES still holds, since FEED is one of its consumers, and is
+read from there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any
 
@@ -38,11 +41,12 @@ log = get_logger(__name__)
 
 _SOURCE = "Nats-Stream-Source"
 _RETRY_S = 0.5
-_POLL_S = 5.0
+_STILL_S = 0.25
+"""How long FEED may say nothing before CHANGES is asked for what FEED has not got yet."""
+_UNFED = 64
+"""How many messages are taken from CHANGES at a time, each by a request of its own."""
 _LOOK_S = 1.0
 """How often is asked what is stored: a message not heard, with none after it, is noticed within twice as long."""
-_LAG_S = 2.0
-"""How long what is in CHANGES may take to arrive in FEED before it counts as expired there."""
 
 
 class Feed:
@@ -150,13 +154,13 @@ class Feed:
         """Batches from `sequence` on until the window holds what follows; a reader that is lost is replaced."""
         while self._window is window:
             try:
-                async with OrderedReader(self._bus, FEED, await self._open(sequence)) as reader:
-                    while not window.holds(sequence):
-                        for message in await reader.read(_POLL_S):
-                            for batch in in_order(sequence, _batch_of(message)):
-                                yield batch
-                                sequence = batch.following
-                return
+                async with aclosing(self._stored_from(sequence)) as stored:
+                    async for found in stored:
+                        for batch in (taken for one in found for taken in in_order(sequence, one)):
+                            yield batch
+                            sequence = batch.following
+                        if window.holds(sequence):
+                            return
             except (Unavailable, DeadlineExceeded) as error:
                 log.info("catching up with the feed again", error=error.detail)
                 await asyncio.sleep(_RETRY_S)
@@ -192,11 +196,33 @@ class Feed:
         """Fill the window from FEED until `sequence` is due in it; nothing where it is already."""
         if window.following >= sequence:
             return
-        async with OrderedReader(self._bus, FEED, await self._open(window.following)) as reader:
-            while window.following < sequence:
-                for message in await reader.read(_POLL_S):
-                    window.append(_batch_of(message))
+        async with aclosing(self._stored_from(window.following)) as stored:
+            async for found in stored:
+                for batch in found:
+                    window.append(batch)
                 self._tell()
+                if window.following >= sequence:
+                    return
+
+    async def _stored_from(self, sequence: int) -> AsyncGenerator[list[Batch]]:
+        """What is stored from `sequence` on, for ever, some of it twice; an empty list when there is nothing new."""
+        async with OrderedReader(self._bus, FEED, await self._open(sequence)) as reader:
+            while True:
+                found = [_batch_of(message) for message in await reader.read(_STILL_S)]
+                found = found or await self._not_in_feed_yet(sequence)
+                sequence = max(sequence, found[-1].following) if found else sequence
+                yield found
+
+    async def _not_in_feed_yet(self, sequence: int, most: int = _UNFED) -> list[Batch]:
+        """What CHANGES holds from `sequence` on, without a hole."""
+        found: list[Batch] = []
+        with suppress(_NotStored):
+            while len(found) < most:
+                message = await self._message(CHANGES, seq=sequence)
+                data = base64.b64decode(message.get("data", ""))
+                found.append(Batch.of(message["subject"], sequence, data))
+                sequence += 1
+        return found
 
     async def _stored(self) -> int:
         """The sequence due next in CHANGES; raises Gone when it is another stream than the window's."""
@@ -230,38 +256,45 @@ class Feed:
         The two differ by a number that changes only where FEED has a hole; the
         smaller of its first and last value can only start too early.
         """
-        feed = await self._settled(sequence)
+        feed = await self._fed(sequence)
         if feed["messages"] == 0:
             return feed["last_seq"] + 1
-        first = await self._source_sequence(feed["first_seq"])
-        last = await self._source_sequence(feed["last_seq"])
-        if sequence < first:
+        # What was the first a moment ago may have expired since.
+        first = await self._message(FEED, seq=feed["first_seq"], next_by_subj=">")
+        last = await self._message(FEED, last_by_subj=">")
+        ahead = [
+            message["seq"] - _source_of(wire.stored_headers(message)[_SOURCE]) for message in (first, last)
+        ]
+        if sequence < first["seq"] - ahead[0]:
             raise Gone("the event id is older than the feed", remedy="List again.")
-        start = sequence + min(feed["first_seq"] - first, feed["last_seq"] - last)
-        return min(max(start, feed["first_seq"]), feed["last_seq"] + 1)
+        return min(max(sequence + min(ahead), first["seq"]), last["seq"] + 1)
 
-    async def _settled(self, sequence: int) -> dict[str, Any]:
-        """The state of FEED: with messages, or empty with everything before `sequence` behind it.
+    async def _fed(self, sequence: int) -> dict[str, Any]:
+        """The state of FEED: with messages, or empty while what has `sequence` is still to come.
 
-        Raises Gone when it stays empty although `sequence` was stored: too long ago.
+        Raises Gone when it was there and has expired.
         """
-        until = asyncio.get_running_loop().time() + _LAG_S
-        while True:
+        # Twice: what CHANGES no longer holds had come to FEED by then.
+        for _ in range(2):
             feed = (await self._bus.jetstream(f"STREAM.INFO.{FEED}"))["state"]
-            if sequence >= await self._stored() or feed["messages"] > 0:
+            if feed["messages"] > 0 or sequence >= await self._stored():
                 return feed
-            if asyncio.get_running_loop().time() > until:
-                raise Gone("the event id is older than the feed", remedy="List again.")
-            await asyncio.sleep(0.05)
+            if await self._not_in_feed_yet(sequence, 1):
+                return feed
+        raise Gone("the event id is older than the feed", remedy="List again.")
 
-    async def _source_sequence(self, feed_sequence: int) -> int:
+    async def _message(self, stream: str, **which: Any) -> dict[str, Any]:
+        """One message of a stream; raises _NotStored when it is not there."""
         try:
-            reply = await self._bus.jetstream(f"STREAM.MSG.GET.{FEED}", {"seq": feed_sequence})
+            return (await self._bus.jetstream(f"STREAM.MSG.GET.{stream}", which))["message"]
         except wire.JetStreamRefused as error:
             if error.code != wire.MESSAGE_NOT_FOUND:
                 raise
-            raise Gone("the feed moved on meanwhile", remedy="List again.") from error
-        return _source_of(wire.stored_headers(reply["message"])[_SOURCE])
+            raise _NotStored("the feed moved on meanwhile", remedy="List again.") from error
+
+
+class _NotStored(Gone):
+    """A stream does not hold the message any more, or never did."""
 
 
 def _source_of(header: str) -> int:

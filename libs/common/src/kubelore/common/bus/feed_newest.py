@@ -3,7 +3,7 @@
 CHANGES is republished (`streams`): each message once it is on disk, with its
 sequence, on plain NATS. Nobody keeps anything for a listener, so that it holds
 nothing back, and one that was slow or away misses messages. Their sequences are
-consecutive: whoever listens sees what is missing, and reads it from FEED.
+consecutive: whoever listens sees what is missing, and reads it (`feed`).
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _stream_subjects(user: str) -> Iterator[str]:
             yield from _short_lived(flows.EVENTS, following.subject)
     yield from _leases(user)
     if user in flows.FEED_READERS:
-        yield from (_info(flows.CHANGES), _get(flows.FEED))
+        yield from (_info(flows.CHANGES), _get(flows.CHANGES), _get(flows.FEED))
         yield from _short_lived(flows.FEED)
     if user in flows.CHANGE_PUBLISHERS:
         yield from (flows.RESOURCE_SUBJECTS, flows.FENCE_SUBJECTS, _info(flows.CHANGES), _get(flows.CHANGES))
