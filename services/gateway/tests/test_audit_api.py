@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -192,6 +191,4 @@ async def test_the_verdict_names_every_chain_and_the_first_fault(world, second, 
 
 async def test_nobody_verifies_without_the_token(world) -> None:
     assert (await world.stranger.get(f"{PATH}/verify")).status_code == 401
-    began = time.monotonic()
     assert (await world.stranger.get(PATH)).status_code == 401
-    assert time.monotonic() - began < 5

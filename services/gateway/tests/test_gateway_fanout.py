@@ -89,12 +89,12 @@ async def test_a_token_belongs_to_its_query(world, two) -> None:
     assert len((await world.list(type="pods", limit=9, **{"continue": token}))["items"]) == 9
 
 
-async def test_a_replica_that_does_not_answer_costs_a_second_and_its_rows(world, two) -> None:
+async def test_a_replica_that_does_not_answer_costs_its_deadline_and_its_rows(world, two) -> None:
     _, right = await two()
     right.before = silence
     started = asyncio.get_running_loop().time()
     page = await world.list(type="pods")
-    assert asyncio.get_running_loop().time() - started < 2
+    assert asyncio.get_running_loop().time() - started >= QUERY.deadline_s
     assert {item["cluster"] for item in page["items"]} == {"left"}
     assert page["partial"] is True
     states = {state["name"]: (state["status"], state["error"]) for state in page["clusters"]}
@@ -105,9 +105,8 @@ async def test_a_replica_that_does_not_answer_costs_no_other_page_a_second(world
     _, right = await two()
     right.before = silence
     await world.list(type="pods")
-    started = asyncio.get_running_loop().time()
     page = await world.list(type="pods")
-    assert asyncio.get_running_loop().time() - started < QUERY.deadline_s
+    assert [endpoint for endpoint, _ in right.asked].count("query") == 1
     assert {item["cluster"] for item in page["items"]} == {"left"}
     assert [state["error"] for state in page["clusters"]] == [None, "its observer does not answer"]
 

@@ -14,6 +14,7 @@ from kubelore.common.authz import ADMINISTRATOR, Caller, Grant
 from kubelore.common.bus import connect
 from kubelore.gateway.metrics import Metrics, metrics_routes
 from kubelore.gateway.problems import install
+from kubelore.lab.waiting import wait_for
 
 LIST = "/api/k8s/unified/resources"
 
@@ -102,9 +103,16 @@ async def test_watches_and_bodies_that_were_refused_are_counted(world) -> None:
 async def test_one_scrape_shows_the_endpoints_of_every_replica(world) -> None:
     one, two = await world.replica("prod"), await world.replica("test")
     await world.list(limit=1)
-    found = await scraped(world)
-    assert value(found, "kubelore_replicas", service="resource-ops") == 2
-    assert value(found, "kubelore_replicas", service="cluster-registry") == 1
+
+    async def all_heard() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        found = await scraped(world)
+        replicas = [
+            value(found, "kubelore_replicas", service=name) for name in ("resource-ops", "cluster-registry")
+        ]
+        return found if replicas == [2, 1] else {}
+
+    # A scrape shows who answered within half a second, and so do those of the next five.
+    found = await wait_for(all_heard, "all three replicas in one scrape", every=1)
     for replica in (one, two):
         labels = {"service": "resource-ops", "replica": replica.bus.replica, "endpoint": "query"}
         assert value(found, "kubelore_endpoint_requests_total", **labels, outcome="served") >= 1
