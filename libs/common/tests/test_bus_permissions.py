@@ -393,7 +393,6 @@ async def test_an_answer_of_any_size_reaches_its_asker(server: NatsServer) -> No
     service = Service(registry, clusters.SERVICE, "1.0.0")
     service.serve(clusters.CREDENTIALS, credentials)
     await service.start()
-    await registry.client.flush()
     try:
         for name, expected in (("small", b"small"), ("large", sealed)):
             answer = await observer.request(clusters.CREDENTIALS, ClusterRef(name))
@@ -420,6 +419,7 @@ async def test_a_service_answers_once_and_only_who_asked(server: NatsServer) -> 
         password=users["resource-ops"],
         inbox_prefix="_INBOX_resource-ops",
     )
+    serving = Bus(registry, name="cluster-registry", replica="cluster-registry-1")
     try:
         answered = asyncio.Event()
 
@@ -427,11 +427,11 @@ async def test_a_service_answers_once_and_only_who_asked(server: NatsServer) -> 
             await registry.publish(message.reply, b"answer")
             await registry.publish(message.reply, b"another")
             await registry.publish("_INBOX_gateway.guessed", b"forged")
-            await registry.flush()
+            await serving.heard()
             answered.set()
 
         await registry.subscribe(clusters.CREDENTIALS.subject(), cb=answer)
-        await registry.flush()
+        await serving.heard()
         reply = await observer.request(clusters.CREDENTIALS.subject(), b"", timeout=5)
         assert reply.data == b"answer"
         async with asyncio.timeout(5):

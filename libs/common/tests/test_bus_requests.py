@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 
-from kubelore.common.bus import Bus, Service
+from kubelore.common.bus import Bus, Service, connect
 from kubelore.common.contracts.endpoint import Endpoint
 from kubelore.common.errors import (
     Conflict,
@@ -23,6 +24,9 @@ from kubelore.common.errors import (
     Unavailable,
 )
 from kubelore.common.operations import current_operation, new_operation_id, operating
+from kubelore.common.settings import CommonSettings
+from kubelore.lab.wires import Wire
+from kubelore.stack.servers import NatsServer
 
 
 class Ask(msgspec.Struct):
@@ -251,3 +255,33 @@ async def test_a_frozen_server_costs_each_caller_its_deadline_and_no_memory(
             return False
 
     await eventually(answers, 30)
+
+
+class SlowAfterPing(Wire):
+    """A way to NATS on which a PING is answered well before what was said after it gets through."""
+
+    async def asks(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        """Carry what the client says, line by line."""
+        while line := await source.readline():
+            target.write(line)
+            if line == b"PING\r\n":
+                await asyncio.sleep(0.1)
+
+
+async def test_a_service_that_has_started_is_heard_by_whoever_asks_at_once(
+    joining, bus_server: NatsServer
+) -> None:
+    asking = await joining()
+    async with SlowAfterPing(bus_server.port) as wire:
+        settings = CommonSettings(
+            nats_url=f"nats://127.0.0.1:{wire.port}",
+            nats_user=bus_server.user,
+            nats_password=SecretStr(bus_server.password),
+        )
+        slow = await connect(settings, name="echo")
+        service = Service(slow, "echo", "1.0.0")
+        service.serve(ECHO, sized)
+        await service.start()
+        assert (await asking.request(ECHO, Ask(3))).data == bytes(3)
+        await service.stop()
+        await slow.close()

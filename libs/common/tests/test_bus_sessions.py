@@ -63,7 +63,7 @@ async def test_a_missing_frame_is_an_error_and_never_a_short_stream(bus: Bus, jo
     name = new_session_id("tester", "tester")
     other = await joining()
     async with Session(other, name, "client") as client:
-        await other.client.flush()
+        await other.heard()
         head = b"\x00" + (1).to_bytes(8, "big")
         await bus.send(f"kubelore.v1.session.{name}.out", head + b"the second frame")
         with pytest.raises(SessionEnded, match="missing"):
@@ -74,13 +74,13 @@ async def test_a_sender_beyond_its_credit_is_cut_off(bus: Bus, joining) -> None:
     name = new_session_id("tester", "tester")
     other = await joining()
     async with Session(other, name, "client") as client:
-        await other.client.flush()
+        await other.heard()
         for number in range(WINDOW + 1):
             head = b"\x00" + number.to_bytes(8, "big")
             await bus.send(f"kubelore.v1.session.{name}.out", head + b"x")
         # All of it is there before the first is read, which would grant more.
-        await bus.client.flush()
-        await other.client.flush()
+        await bus.heard()
+        await other.heard()
         with pytest.raises(SessionEnded, match="credit"):
             await asyncio.wait_for(read(client), 5)
 
@@ -123,7 +123,7 @@ async def test_an_end_without_a_frame_waits_for_the_other_side_to_listen(
 
     async with asyncio.timeout(8), Session(bus, name, "server") as server:
         ending = asyncio.create_task(end(server))
-        await bus.client.flush()
+        await bus.heard()
         async with Session(await joining(), name, "client") as client:
             if ends == "finish":
                 assert await read(client) == b""

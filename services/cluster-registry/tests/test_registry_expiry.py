@@ -8,13 +8,13 @@ import json
 import time
 from datetime import timedelta
 
-import nats
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelore.cluster_registry.__main__ import build
 from kubelore.cluster_registry.lifetimes import THRESHOLDS_D, Lifetime, due_threshold, lifetime
+from kubelore.common.bus import connect
 from kubelore.common.kube import ClusterAccess
 from kubelore.common.store import open_database
 from kubelore.lab.waiting import wait_for
@@ -113,15 +113,13 @@ async def test_a_token_that_renews_itself_is_told_of_only_when_that_fails(
 async def test_an_alert_is_a_cloud_event_that_any_subscriber_can_read(
     registry_house, registry, clock, settings
 ) -> None:
-    client = await nats.connect(
-        settings.nats_url, user=settings.nats_user, password=settings.nats_password.get_secret_value()
-    )
-    heard = await client.subscribe("kubelore.v1.events.alert.prod.warning.cluster-registry")
-    await client.flush()
+    bus = await connect(settings, name="subscriber")
+    heard = await bus.client.subscribe("kubelore.v1.events.alert.prod.warning.cluster-registry")
+    await bus.heard()
     await expiring(registry_house, registry, "prod", clock.now + 5 * DAY)
     await registry_house.expiry.tell_due()
     message = await heard.next_msg(timeout=5)
-    await client.close()
+    await bus.close()
     assert message.headers is not None
     assert message.headers["Content-Type"] == "application/cloudevents+json"
     event = json.loads(message.data)

@@ -130,9 +130,9 @@ async def test_scrapes_at_once_ask_the_services_once(world) -> None:
 
     try:
         await bus.client.subscribe("$SRV.STATS", cb=count)
-        await bus.client.flush()
+        await bus.heard()
         await asyncio.gather(*(scraped(world) for _ in range(5)))
-        await bus.client.flush()
+        await bus.heard()
         assert asked == 1
     finally:
         await bus.close()

@@ -241,6 +241,22 @@ class Bus:
         if self.client.pending_data_size > _STALLED_BYTES:
             raise Unavailable(f"{subject}: the server does not read", remedy="Is the NATS server overloaded?")
 
+    async def heard(self, *, deadline_s: float = _API_DEADLINE_S) -> None:
+        """Return once the server has taken in all that was said before, subscriptions too.
+
+        Raises Unavailable and DeadlineExceeded.
+        """
+        cancelled = _cancellations()
+        try:
+            async with asyncio.timeout(deadline_s):
+                # nats-py writes a PING at once, ahead of what it still has to write; a second one follows all of it.
+                await self.client.flush()
+                await self.client.flush()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise wire.bus_error(error, "flushing") from error
+        finally:
+            _cancel_again(cancelled)
+
     async def store(
         self,
         subject: str,

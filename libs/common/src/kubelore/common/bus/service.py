@@ -109,12 +109,16 @@ class Service:
         )
 
     async def start(self) -> None:
-        """Listen. `$SRV.PING.<name>` answers only after every endpoint does."""
+        """Listen: whoever asks from now on is heard. `$SRV.PING.<name>` answers only after every endpoint does.
+
+        Raises Unavailable and DeadlineExceeded when the bus does not take that in.
+        """
         micro = MicroService(self._bus.client, self._config)
         for lane in self._lanes.values():
             await micro.add_endpoint(name=lane.endpoint.name, subject=lane.subject, handler=self._door(lane))
         await micro.start()
         self._micro = micro
+        await self._bus.heard()
 
     async def stop(self) -> None:
         """Take no more requests, and give those running 10 s before they are cancelled."""
