@@ -122,7 +122,9 @@ async def through(wire: LossyWire, server: NatsServer) -> Bus:
     return await connect(settings, name="reader")
 
 
-@pytest.mark.parametrize("position", [2, 6, BATCHES], ids=["early", "between", "second to last"])
+@pytest.mark.parametrize(
+    "position", [2, 6, BATCHES, BATCHES + 1], ids=["early", "between", "second to last", "the last one"]
+)
 async def test_a_change_that_got_lost_between_server_and_consumer_is_consumed_in_its_place(
     bus: Bus, bus_server: NatsServer, publish, eventually, position: int
 ) -> None:

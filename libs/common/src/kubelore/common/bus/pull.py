@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,7 +87,9 @@ class PullReader:
         until = loop.time() + wait_s
         while not self._queue:
             if self._gone:
-                raise ReaderLost(f"consumer {self._consumer} is gone, or was not heard of for too long")
+                raise ReaderLost(
+                    f"consumer {self._consumer} is gone, was not heard of for too long, or a message got lost"
+                )
             remaining = until - loop.time()
             if remaining <= 0:
                 return []
@@ -128,9 +131,14 @@ class PullReader:
             self._queue.append(message)
             if current:
                 self._outstanding -= 1
-        elif status != _HEARTBEAT and current:
+        elif status == _HEARTBEAT:
+            self._on_heartbeat(message.headers or {})
+        elif current:
             self._on_status(status, (message.headers or {}).get("Description", ""))
         self._arrived.set()
+
+    def _on_heartbeat(self, headers: Mapping[str, str]) -> None:
+        """The server has nothing to deliver now; a heartbeat follows what was delivered before it."""
 
     def _on_status(self, status: str, description: str) -> None:
         """A pull has ended; 409 is also how the server says that the consumer was deleted."""
@@ -178,6 +186,11 @@ class NumberedReader(PullReader):
                 raise ReaderLost(f"message {self._sequence + 1} of {self._consumer} got lost, {number} came")
             self._sequence = number
         return messages
+
+    def _on_heartbeat(self, headers: Mapping[str, str]) -> None:
+        """Notice that the last message got lost, which no later one tells; it would come again after a minute."""
+        delivered = int(headers.get("Nats-Last-Consumer", "0"))
+        self._gone = self._gone or delivered > self._sequence + len(self._queue)
 
 
 class OrderedReader(NumberedReader):
