@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+import msgspec
 import pytest
 
 from kubelore.common.bus import Bus, ChangeConsumer, ChangePublisher, Leases, Parked, create_durables
+from kubelore.common.bus.partition import Partition
 from kubelore.common.contracts.changes import PARTITIONS, Change, Record, partition_of
 from kubelore.common.errors import Invalid, NotFound, Unavailable
 
@@ -53,7 +55,8 @@ async def publish(bus: Bus):
 
     async def publish_range(cluster: str, numbers: range) -> None:
         if cluster not in opened:
-            lease = await Leases(bus).acquire(f"observer.{cluster}")
+            # So long that a server which is slow to come back costs nobody but the consumer a lease.
+            lease = await Leases(bus).acquire(f"observer.{cluster}", ttl_s=3600)
             assert lease is not None
             leases.append(lease)
             opened[cluster] = ChangePublisher(bus, cluster, lease)
@@ -219,6 +222,38 @@ async def test_a_message_that_does_not_decode_is_parked_whole(bus: Bus, publish,
         await consumer.replay_parked(parked.id)
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_partition_ends_when_it_is_cancelled_as_its_acknowledgement_is_confirmed(
+    bus: Bus, ticks: int
+) -> None:
+    await create_durables(bus, "writer")
+    number = partition_of(CLUSTERS[0])
+    lease = await Leases(bus).acquire("partition.writer")
+    assert lease is not None
+    handled = asyncio.Event()
+    heard = 0
+
+    async def write(_: list[Record]) -> None:
+        nonlocal heard
+        heard = bus.client.stats["in_msgs"]
+        handled.set()
+
+    partition = Partition(bus, "writer", number, lease, write, None, 1)
+    reading = asyncio.create_task(partition.run())
+    subject = f"kubelore.v1.events.resource.{CLUSTERS[0]}.p{number:02d}"
+    await bus.store(subject, msgspec.msgpack.encode([change(CLUSTERS[0], 1)]))
+    async with asyncio.timeout(30):
+        await handled.wait()
+        while bus.client.stats["in_msgs"] == heard:
+            await asyncio.sleep(0)
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading], timeout=5)
+    assert reading.done()
+    await lease.release()
+
+
 async def test_consuming_goes_on_after_the_server_was_killed(
     bus: Bus, bus_server, publish, consume, eventually
 ) -> None:
@@ -226,8 +261,10 @@ async def test_consuming_goes_on_after_the_server_was_killed(
     written = Written()
     consume(ChangeConsumer(bus, "writer", written))
     await publish(CLUSTERS[0], range(50))
+    await eventually(lambda: written.complete(CLUSTERS[:1], 50))
     await bus_server.kill()
     await bus_server.start()
     await publish(CLUSTERS[0], range(50, 100))
-    await eventually(lambda: written.complete(CLUSTERS[:1], 100), 30)
+    # Were the leases of the partitions lost meanwhile, the server frees them 12 s after they were last renewed.
+    await eventually(lambda: written.complete(CLUSTERS[:1], 100), 60)
     assert written.versions[CLUSTERS[0]] == list(range(100))

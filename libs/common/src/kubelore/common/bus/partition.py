@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 
 from kubelore.common.bus.connection import Bus
@@ -34,6 +33,7 @@ _GROUP_MESSAGES = 16
 _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 5.0
 _HANDLER_DEADLINE_S = 30.0
+_ACK_DEADLINE_S = 5.0
 _POLL_S = 2.0
 _TURN_S = 0.02
 _LONGEST_TURN_S = 0.3
@@ -112,11 +112,8 @@ class Partition:
         if taken:
             await self._hand_over(taken)
         self.lease.check()
-        try:
-            # The durable acknowledges all up to a message; the answer says that the server has it on disk.
-            await group[-1].ack_sync(timeout=5)
-        except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"{self._durable}: acknowledgement not confirmed") from error
+        # The durable acknowledges all up to a message; the answer says that the server has it on disk.
+        await self._bus.ask(group[-1].reply, Msg.Ack.Ack, deadline_s=_ACK_DEADLINE_S)
         self._done = max(self._done, group[-1].metadata.sequence.stream)
 
     async def _decoded(self, message: Msg) -> list[Taken]:
