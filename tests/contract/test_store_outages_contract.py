@@ -97,7 +97,8 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline(server: MongoServ
             outcomes = await asyncio.gather(
                 things.get("a"), things.put({"_id": "a"}), database.ping(), return_exceptions=True
             )
-            assert time.monotonic() - started < 8
+            # Of its own PyMongo would wait for 30 s.
+            assert time.monotonic() - started < 20
         assert all(isinstance(outcome, (DeadlineExceeded, Unavailable)) for outcome in outcomes), outcomes
         assert await things.get("a") == {"_id": "a"}
 
@@ -130,7 +131,7 @@ async def test_a_server_that_is_not_there_is_named_with_a_remedy() -> None:
     started = time.monotonic()
     with pytest.raises(Unavailable, match="cannot be reached") as caught:
         await open_database(settings_for(url))
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
     assert "KUBELORE_MONGO_URL" in str(caught.value.remedy)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from pymongo import AsyncMongoClient, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
@@ -32,6 +31,7 @@ from kubelore.common.store.mongo_errors import only_duplicates, translated
 from kubelore.common.store.paging import BY_ID, Sort, behind, complete, position
 
 Document: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 
 TIMEOUT_MS = 5000
 MAX_LIMIT = 10_000
@@ -77,28 +77,45 @@ async def open_database(
 
 
 class _Turns:
-    """Hands out the connections, so that nobody waits within PyMongo's pool.
+    """Hands out the connections, so that nobody waits within PyMongo's pool, and cancels none of its operations.
 
-    A wait there whose deadline passes while it is cancelled leaves the pool
-    locked for good (Python 3.11, docs/decisions/0123).
+    A wait within PyMongo that is cancelled while its deadline passes leaves the
+    lock of its pool, or of its view of the servers, taken for good (Python 3.11,
+    docs/decisions/0123).
     """
 
     def __init__(self, connections: int) -> None:
         self._free = asyncio.Semaphore(connections)
+        self._running: set[asyncio.Task[Any]] = set()
 
-    @asynccontextmanager
-    async def one(self, what: str) -> AsyncGenerator[None]:
-        """One operation on `what`, as soon as there is a connection for it, with our errors."""
+    async def run(self, what: str, operation: Coroutine[Any, Any, T]) -> T:
+        """One operation on `what`, as soon as there is a connection for it, with our errors.
+
+        Whoever is cancelled leaves at once; the operation goes on to its own end, at most its deadline.
+        """
+        try:
+            async with asyncio.timeout(TIMEOUT_MS / 1000):
+                await self._free.acquire()
+        except TimeoutError as error:
+            operation.close()
+            raise DeadlineExceeded(f"The database is busy ({what}).") from error
+        except asyncio.CancelledError:
+            operation.close()
+            raise
+        running = asyncio.create_task(operation)
+        self._running.add(running)
+        running.add_done_callback(self._end)
         with translated(what):
-            try:
-                async with asyncio.timeout(TIMEOUT_MS / 1000):
-                    await self._free.acquire()
-            except TimeoutError as error:
-                raise DeadlineExceeded(f"The database is busy ({what}).") from error
-            try:
-                yield
-            finally:
-                self._free.release()
+            return await asyncio.shield(running)
+
+    async def ended(self) -> None:
+        """Wait for the operations whose askers have left."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=TIMEOUT_MS / 1000)
+
+    def _end(self, operation: asyncio.Task[Any]) -> None:
+        self._running.discard(operation)
+        self._free.release()
 
 
 class Database:
@@ -129,11 +146,12 @@ class Database:
     async def ping(self) -> None:
         """See that the database answers and takes the credentials. Raises Unavailable, DeadlineExceeded."""
         # MongoDB's own `ping` answers without credentials too; a read does not.
-        async with self._turns.one(self._database.name):
-            await self._database.command({"find": "ping", "limit": 1, "singleBatch": True})
+        command = self._database.command({"find": "ping", "limit": 1, "singleBatch": True})
+        await self._turns.run(self._database.name, command)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, once what was given up on has ended."""
+        await self._turns.ended()
         await self._client.close()
 
 
@@ -152,13 +170,12 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
 
-    def _asking(self) -> AbstractAsyncContextManager[None]:
-        return self._turns.one(self.name)
+    async def _run(self, operation: Coroutine[Any, Any, T]) -> T:
+        return await self._turns.run(self.name, operation)
 
     async def insert(self, document: Mapping[str, Any]) -> None:
         """Add a document that has an `_id`. Raises AlreadyExists, Invalid, TooLarge."""
-        async with self._asking():
-            await self._collection.insert_one(_with_id(document))
+        await self._run(self._collection.insert_one(_with_id(document)))
 
     async def insert_new(self, documents: Sequence[Mapping[str, Any]]) -> int:
         """Add those of at most 10,000 documents that are not there yet, in no order; how many that were.
@@ -169,15 +186,15 @@ class Collection:
             raise BadRequest(f"At most {MAX_LIMIT} documents can be added at once.")
         if not documents:
             return 0
-        async with self._asking():
-            try:
-                done = await self._collection.insert_many(
-                    [_with_id(document) for document in documents], ordered=False
-                )
-            except BulkWriteError as error:
-                if not only_duplicates(error):
-                    raise
-                return int((error.details or {}).get("nInserted", 0))
+        return await self._run(self._insert_new([_with_id(document) for document in documents]))
+
+    async def _insert_new(self, documents: list[Document]) -> int:
+        try:
+            done = await self._collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            if not only_duplicates(error):
+                raise
+            return int((error.details or {}).get("nInserted", 0))
         return len(done.inserted_ids)
 
     async def get(self, id_: Scalar) -> Document:
@@ -212,11 +229,8 @@ class Collection:
         if after is not None:
             query = {"$and": [query, behind(after, sort)]} if query else behind(after, sort)
         projection = [checked_field(field) for field in fields] or None
-        async with self._asking():
-            cursor = self._collection.find(
-                query, projection, sort=complete(sort), limit=limit, batch_size=limit
-            )
-            return await cursor.to_list(limit)
+        cursor = self._collection.find(query, projection, sort=complete(sort), limit=limit, batch_size=limit)
+        return await self._run(cursor.to_list(limit))
 
     async def scan(
         self, where: Where | None = None, *, sort: Sort = BY_ID, page: int = 1000, fields: Sequence[str] = ()
@@ -235,26 +249,22 @@ class Collection:
     async def count(self, where: Where | None = None, *, limit: int | None = None) -> int:
         """How many documents match; with `limit`, counting stops there."""
         bounded: dict[str, Any] = {} if limit is None else {"limit": limit}
-        async with self._asking():
-            return await self._collection.count_documents(compile_filter(where or {}), **bounded)
+        return await self._run(self._collection.count_documents(compile_filter(where or {}), **bounded))
 
     async def distinct(self, field: str, where: Where | None = None) -> list[Any]:
         """The values that a field has in what matches; for fields that have few."""
-        async with self._asking():
-            return await self._collection.distinct(checked_field(field), compile_filter(where or {}))
+        return await self._run(self._collection.distinct(checked_field(field), compile_filter(where or {})))
 
     async def put(self, document: Mapping[str, Any]) -> None:
         """Write a document whole, over one with its `_id` or as a new one. The last writer wins."""
         whole = _with_id(document)
-        async with self._asking():
-            await self._collection.replace_one({"_id": {"$eq": whole["_id"]}}, whole, upsert=True)
+        await self._run(self._collection.replace_one({"_id": {"$eq": whole["_id"]}}, whole, upsert=True))
 
     async def replace(self, document: Mapping[str, Any], *, expect: Where) -> None:
         """Write over the document with the same `_id`, if it matches `expect`. Raises NotFound, Conflict."""
         whole = _with_id(document)
         query = _expecting(whole["_id"], expect)
-        async with self._asking():
-            done = await self._collection.replace_one(query, whole)
+        done = await self._run(self._collection.replace_one(query, whole))
         if done.matched_count == 0:
             raise await self._missed(whole["_id"])
 
@@ -284,10 +294,11 @@ class Collection:
         Raises NotFound, Conflict, and AlreadyExists where a unique index is hit.
         """
         change = _update(changes or {}, increments or {}, unset)
-        async with self._asking():
-            found = await self._collection.find_one_and_update(
+        found = await self._run(
+            self._collection.find_one_and_update(
                 _expecting(id_, expect or {}), change, return_document=ReturnDocument.AFTER
             )
+        )
         if found is None:
             raise await self._missed(id_)
         return found
@@ -296,8 +307,7 @@ class Collection:
         self, where: Where, changes: Mapping[str, Any], *, unset: Sequence[str] = ()
     ) -> int:
         """Change some fields of all that match, one by one and not together; how many matched."""
-        async with self._asking():
-            done = await self._collection.update_many(_narrow(where), _update(changes, {}, unset))
+        done = await self._run(self._collection.update_many(_narrow(where), _update(changes, {}, unset)))
         return done.matched_count
 
     async def update_each(self, changes: Mapping[str, Mapping[str, Any]]) -> int:
@@ -310,22 +320,19 @@ class Collection:
             UpdateOne({"_id": {"$eq": checked(id_)}}, _update(change, {}, ()))
             for id_, change in changes.items()
         ]
-        async with self._asking():
-            done = await self._collection.bulk_write(updates, ordered=False)
+        done = await self._run(self._collection.bulk_write(updates, ordered=False))
         return done.matched_count
 
     async def delete(self, id_: Scalar, *, expect: Where | None = None) -> bool:
         """Remove one document, if it matches `expect`; whether it was there. Raises Conflict."""
-        async with self._asking():
-            done = await self._collection.delete_one(_expecting(id_, expect or {}))
+        done = await self._run(self._collection.delete_one(_expecting(id_, expect or {})))
         if done.deleted_count == 0 and expect and await self.count({"_id": id_}, limit=1):
             raise _changed(self.name, id_)
         return done.deleted_count > 0
 
     async def delete_many(self, where: Where) -> int:
         """Remove all that match a filter that is not empty; how many they were."""
-        async with self._asking():
-            done = await self._collection.delete_many(_narrow(where))
+        done = await self._run(self._collection.delete_many(_narrow(where)))
         return done.deleted_count
 
     async def ensure_index(
@@ -343,8 +350,7 @@ class Collection:
         if only:
             options["partialFilterExpression"] = compile_filter(only)
         keys = [(checked_field(field), direction) for field, direction in fields]
-        async with self._asking():
-            await self._collection.create_index(keys, **options)
+        await self._run(self._collection.create_index(keys, **options))
 
     async def _missed(self, id_: Scalar) -> Conflict | NotFound:
         if await self.count({"_id": id_}, limit=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,25 +45,15 @@ def translated(what: str) -> Iterator[None]:
     """Run an operation on `what` (a collection's name) with our errors.
 
     A lost connection or a passed deadline leaves open whether a write happened.
-    A cancellation is raised even where PyMongo loses it: `asyncio.wait_for`
-    drops one that meets the end of what it waits for (Python 3.11, gh-86296).
     """
-    before = _cancellations()
     try:
         yield
-        if _cancellations() > before:
-            raise asyncio.CancelledError
     except DocumentTooLarge as error:
         raise _too_large(what) from error
     except PyMongoError as error:
         raise _ours(error, what) from error
     except (BSONError, OverflowError, UnicodeEncodeError) as error:
         raise Invalid(f"A document for {what} holds something that cannot be stored.") from error
-
-
-def _cancellations() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
 
 
 def _ours(error: PyMongoError, what: str) -> KubeloreError:
