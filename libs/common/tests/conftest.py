@@ -60,7 +60,7 @@ async def bus(joining: Connect, limits: StreamLimits) -> Bus:
 def eventually() -> Eventually:
     """Wait until a condition holds, at most a number of seconds."""
 
-    async def wait(condition: Callable[[], object | Awaitable[object]], within_s: float = 10.0) -> None:
+    async def wait(condition: Callable[[], object | Awaitable[object]], within_s: float = 30.0) -> None:
         async with asyncio.timeout(within_s):
             while True:
                 outcome = condition()

@@ -53,7 +53,7 @@ async def test_a_reader_that_does_not_read_stops_the_sender_at_the_window(bus: B
         assert sent == WINDOW
         frames = aiter(client)
         for _ in range(WINDOW):
-            await asyncio.wait_for(anext(frames), 5)
+            await asyncio.wait_for(anext(frames), 30)
         await asyncio.wait({sending}, timeout=0.5)
         assert WINDOW < sent <= 2 * WINDOW
         sending.cancel()
@@ -67,7 +67,7 @@ async def test_a_missing_frame_is_an_error_and_never_a_short_stream(bus: Bus, jo
         head = b"\x00" + (1).to_bytes(8, "big")
         await bus.send(f"kubelore.v1.session.{name}.out", head + b"the second frame")
         with pytest.raises(SessionEnded, match="missing"):
-            await asyncio.wait_for(read(client), 5)
+            await asyncio.wait_for(read(client), 30)
 
 
 async def test_a_sender_beyond_its_credit_is_cut_off(bus: Bus, joining) -> None:
@@ -82,7 +82,7 @@ async def test_a_sender_beyond_its_credit_is_cut_off(bus: Bus, joining) -> None:
         await bus.heard()
         await other.heard()
         with pytest.raises(SessionEnded, match="credit"):
-            await asyncio.wait_for(read(client), 5)
+            await asyncio.wait_for(read(client), 30)
 
 
 async def test_a_receiver_that_leaves_stops_the_sender(bus: Bus, joining) -> None:
@@ -101,9 +101,9 @@ async def test_a_sender_that_fails_says_why(bus: Bus, joining) -> None:
         await server.send(b"some")
         await server.fail(Conflict("the pod is gone"))
         frames = aiter(client)
-        assert await asyncio.wait_for(anext(frames), 5) == b"some"
+        assert await asyncio.wait_for(anext(frames), 30) == b"some"
         with pytest.raises(Conflict, match="the pod is gone"):
-            await asyncio.wait_for(anext(frames), 5)
+            await asyncio.wait_for(anext(frames), 30)
 
 
 async def test_a_peer_that_went_silent_ends_the_session(bus: Bus) -> None:
