@@ -81,7 +81,7 @@ class _Turns:
 
     A wait within PyMongo that is cancelled while its deadline passes leaves the
     lock of its pool, or of its view of the servers, taken for good (Python 3.11,
-    docs/decisions/0123).
+    docs/decisions/0132).
     """
 
     def __init__(self, connections: int) -> None:
