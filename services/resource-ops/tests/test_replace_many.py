@@ -25,6 +25,7 @@ from kubelore.common.errors import BadRequest, NotFound, TooLarge
 from kubelore.common.kube import ResourceType
 from kubelore.common.operations import new_operation_id, operating
 from kubelore.common.store import open_database
+from kubelore.kubesim.faults import Faults
 from kubelore.lab.waiting import wait_for
 from kubelore.resource_ops.repository import Operation, OperationRepository
 
@@ -173,6 +174,27 @@ async def test_the_same_request_twice_at_once_writes_each_object_once(hand) -> N
     assert {one.result for one in final} <= {"created", "changed"}
     for one, name in zip(final, names, strict=True):
         assert (await hand.live(CONFIG_MAPS, name))["metadata"]["uid"] == one.uid
+
+
+async def test_a_sending_that_another_overtook_answers_what_that_one_made(hand) -> None:
+    await many(hand, items("warm"))
+    operation, cluster = new_operation_id(), hand.house.clusters[0]
+    await cluster.inject(Faults(latency=3.0, paths="/configmaps"))
+    first = asyncio.create_task(many(hand, items("overtaken"), operation=operation))
+
+    async def intended() -> bool:
+        return hand.operation == operation and bool(await records(hand))
+
+    await wait_for(intended, "the first to be on record", ignoring=(NotFound,))
+    # Its write, sent with that, is under way after a round trip of another.
+    assert await hand.is_gone(SECRETS, "nothing")
+    await cluster.inject(Faults())
+    (second,) = await many(hand, items("overtaken"), operation=operation)
+    (overtaken,) = await first
+    assert (second.result, overtaken.result) == ("created", "changed")
+    assert overtaken.uid == second.uid
+    (final,) = await many(hand, items("overtaken"), operation=operation)
+    assert (final.result, final.uid) == ("changed", second.uid)
 
 
 async def test_secrets_come_sealed_and_nothing_of_them_is_answered_or_recorded(hand) -> None:

@@ -66,13 +66,18 @@ _CONCLUDED = ("done", "failed", "probable")
 
 @dataclass(slots=True)
 class _Job:
-    """One item that may be written; `earlier` is the record of its first sending, of which nobody saw the end."""
+    """One item that may be written.
+
+    `earlier` is the record of its first sending, of which nobody saw the end;
+    `intended_at` is when this one was recorded as the first.
+    """
 
     key: str
     write: Replace
     id: ResourceId
     replacement: Replacement
     earlier: Operation | None = None
+    intended_at: datetime | None = None
 
     @property
     def namespace(self) -> str | None:
@@ -153,6 +158,8 @@ class ManyWriter:
                 job.earlier = before
                 left.append(job)
         intents = {job.key: self._intent(request, job) for job in left}
+        for job in left:
+            job.intended_at = None if job.earlier else intents[job.key].at
         await self._repository.intend_all([intents[job.key] for job in left if job.earlier is None])
         await self._repository.intend_again([intents[job.key] for job in left if job.earlier is not None])
         await self._write_all(request, reached, left, results)
@@ -186,9 +193,10 @@ class ManyWriter:
                 return found
             result, meta = await _send(reached, job, request.on_existing, request.dry_run)
         except (AlreadyExists, Conflict) as error:
-            # The first sending may have arrived between the look and the second.
+            # The first sending may have arrived between the look and the second, and the second before the first.
             with suppress(KubeloreError):
-                if job.earlier is not None and (found := await self._found(reached, job, job.earlier)):
+                other = job.earlier or await self._sent_again(job)
+                if other is not None and (found := await self._found(reached, job, other)):
                     return found
             return _failed(job.write, error)
         except KubeloreError as error:
@@ -203,6 +211,14 @@ class ManyWriter:
         if found.state != "probable" or await self._repository.others_after(earlier):
             return None
         return _probable(job, found)
+
+    async def _sent_again(self, job: _Job) -> Operation | None:
+        """The record of an item that was taken up by another sending since this one recorded it."""
+        if job.intended_at is None:
+            return None
+        now = (await self._repository.known([job.key])).get(job.key)
+        # Times in the database are cut to milliseconds, so that its own is no later.
+        return now if now is not None and now.at > job.intended_at else None
 
     def _intent(self, request: ReplaceMany, job: _Job) -> Operation:
         return Operation(
