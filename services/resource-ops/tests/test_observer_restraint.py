@@ -70,7 +70,8 @@ async def test_a_watch_that_has_fallen_silent_is_opened_again_and_misses_nothing
         # A byte a second: what happens is on its way, and never arrives.
         await bench.cluster.inject(Faults(body_rate=1, paths="/configmaps"))
         bench.cluster.drop_watches()
-        await bench.create("stuck")
+        stuck = {"metadata": {"name": "stuck", "namespace": "default"}}
+        bench.cluster.state.seed_object("configmaps", stuck)
         await wait_for(lambda: _is(observer, "stale"), "the silence to be noticed")
         await bench.cluster.inject(Faults())
         await bench.until_told(("created", "stuck"))
