@@ -30,13 +30,13 @@ def new(name: str) -> str:
     return f"{name}-{time.monotonic_ns()}"
 
 
-async def first_event(events: AsyncIterator[Any], name: str) -> Any:
-    """The first event of that name; an error says what came instead."""
+async def first_event(events: AsyncIterator[Any], name: str, of: str = "") -> Any:
+    """The first event of that name (and of an object of the name `of`); an error says what came instead."""
     others: list[Any] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(30), aclosing(events) as stream:  # type: ignore[type-var]
             async for event in stream:
-                if event[1] == name:
+                if event[1] == name and event[2].get("id", "").endswith(of):
                     return event
                 others.append(event)
     raise AssertionError(f"no {name} but {others}")
@@ -78,9 +78,10 @@ async def test_a_change_made_with_kubectl_reaches_the_watch(fleet, lab_pair) -> 
     events = fleet.watch(type="cm", clusters="alpha", namespace=NAMESPACE)
     waiting = asyncio.create_task(first_event(events, "added"))
     page = await fleet.list(type="configmaps", limit=1)
-    await apply(lab_pair.first, config_map("seen"))
+    seen = new("seen")
+    await apply(lab_pair.first, config_map(seen))
     event_id, _, data = await waiting
-    assert data["id"] == f"alpha:configmaps:{NAMESPACE}:seen"
+    assert data["id"] == f"alpha:configmaps:{NAMESPACE}:{seen}"
     assert event_id
     assert page["watch_from"]
 
@@ -91,7 +92,7 @@ async def test_a_watch_from_a_list_misses_nothing_that_happened_since(fleet, lab
     await apply(lab_pair.second, config_map(meanwhile))
     await wait_for(lambda: fleet.ids(type="cm", search=meanwhile), "the object to be listed")
     events = fleet.watch(type="cm", namespace=NAMESPACE, since=page["watch_from"])
-    _, _, data = await first_event(events, "added")
+    _, _, data = await first_event(events, "added", of=f":{meanwhile}")
     assert data["id"] == f"beta:configmaps:{NAMESPACE}:{meanwhile}"
 
 
@@ -99,22 +100,23 @@ async def test_a_watch_resumes_behind_the_last_event_that_was_seen(fleet, lab_pa
     page = await fleet.list(type="cm", namespace=NAMESPACE)
     first, second = new("one"), new("two")
     await apply(lab_pair.first, config_map(first), config_map(second))
-    seen, _, data = await first_event(
-        fleet.watch(type="cm", since=page["watch_from"], namespace=NAMESPACE), "added"
+    # By name: a list's position may lie a little before the list, where an earlier test was.
+    seen, _, _ = await first_event(
+        fleet.watch(type="cm", since=page["watch_from"], namespace=NAMESPACE), "added", of=f":{first}"
     )
-    assert data["id"].endswith(f":{first}")
     _, _, data = await first_event(fleet.watch(type="cm", namespace=NAMESPACE, last_event_id=seen), "added")
     assert data["id"].endswith(f":{second}")
 
 
 async def test_an_object_that_leaves_the_selector_is_sent_as_removed(fleet, lab_pair) -> None:
-    await apply(lab_pair.first, config_map("leaving", {"tier": "front"}))
+    leaving = new("leaving")
+    await apply(lab_pair.first, config_map(leaving, {"tier": "front"}))
     await wait_for(lambda: fleet.ids(type="cm", labels="tier=front", clusters="alpha"), "the object")
     page = await fleet.list(type="cm", limit=1)
-    await lab_pair.first.kubectl()("label", "cm", "leaving", "-n", NAMESPACE, "tier=back", "--overwrite")
+    await lab_pair.first.kubectl()("label", "cm", leaving, "-n", NAMESPACE, "tier=back", "--overwrite")
     events = fleet.watch(type="cm", labels="tier=front", since=page["watch_from"])
-    _, _, data = await first_event(events, "removed")
-    assert data["id"].endswith(":leaving")
+    _, _, data = await first_event(events, "removed", of=f":{leaving}")
+    assert data["id"].endswith(f":{leaving}")
 
 
 async def test_a_deleted_object_is_gone_from_the_list_and_told_with_its_last_state(fleet, lab_pair) -> None:
@@ -122,7 +124,7 @@ async def test_a_deleted_object_is_gone_from_the_list_and_told_with_its_last_sta
     await wait_for(lambda: fleet.ids(type="cm", search="doomed"), "the object")
     page = await fleet.list(type="cm", limit=1)
     await lab_pair.first.kubectl()("delete", "cm", "doomed", "-n", NAMESPACE)
-    _, _, data = await first_event(fleet.watch(type="cm", since=page["watch_from"]), "deleted")
+    _, _, data = await first_event(fleet.watch(type="cm", since=page["watch_from"]), "deleted", of=":doomed")
     assert data["object"]["data"] == {"key": "value"}
 
     async def gone() -> bool:
