@@ -217,8 +217,9 @@ class ManyWriter:
         if job.intended_at is None:
             return None
         now = (await self._repository.known([job.key])).get(job.key)
-        # Times in the database are cut to milliseconds, so that its own is no later.
-        return now if now is not None and now.at > job.intended_at else None
+        # As the database keeps it, in whole milliseconds. Not whether it is later: the other's clock may be behind.
+        kept = job.intended_at.replace(microsecond=job.intended_at.microsecond // 1000 * 1000)
+        return now if now is not None and now.at != kept else None
 
     def _intent(self, request: ReplaceMany, job: _Job) -> Operation:
         return Operation(
