@@ -44,7 +44,8 @@ _RETRY_S = 0.5
 _STILL_S = 0.25
 """How long FEED may say nothing before CHANGES is asked for what FEED has not got yet."""
 _UNFED = 64
-"""How many messages are taken from CHANGES at a time, each by a request of its own."""
+_UNFED_BYTES = 1024 * 1024
+"""How many messages are taken from CHANGES at a time, each by a request of its own, and how large before the last."""
 _LOOK_S = 1.0
 """How often is asked what is stored: a message not heard, with none after it, is noticed within twice as long."""
 
@@ -216,11 +217,13 @@ class Feed:
     async def _not_in_feed_yet(self, sequence: int, most: int = _UNFED) -> list[Batch]:
         """What CHANGES holds from `sequence` on, without a hole."""
         found: list[Batch] = []
+        size = 0
         with suppress(_NotStored):
-            while len(found) < most:
+            while len(found) < most and size < _UNFED_BYTES:
                 message = await self._message(CHANGES, seq=sequence)
                 data = base64.b64decode(message.get("data", ""))
                 found.append(Batch.of(message["subject"], sequence, data))
+                size += len(data)
                 sequence += 1
         return found
 
@@ -260,14 +263,12 @@ class Feed:
         if feed["messages"] == 0:
             return feed["last_seq"] + 1
         # What was the first a moment ago may have expired since.
-        first = await self._message(FEED, seq=feed["first_seq"], next_by_subj=">")
-        last = await self._message(FEED, last_by_subj=">")
-        ahead = [
-            message["seq"] - _source_of(wire.stored_headers(message)[_SOURCE]) for message in (first, last)
-        ]
-        if sequence < first["seq"] - ahead[0]:
+        first, first_source = await self._fed_message(seq=feed["first_seq"], next_by_subj=">")
+        last, last_source = await self._fed_message(last_by_subj=">")
+        if sequence < first_source:
             raise Gone("the event id is older than the feed", remedy="List again.")
-        return min(max(sequence + min(ahead), first["seq"]), last["seq"] + 1)
+        start = sequence + min(first - first_source, last - last_source)
+        return min(max(start, first), last + 1)
 
     async def _fed(self, sequence: int) -> dict[str, Any]:
         """The state of FEED: with messages, or empty while what has `sequence` is still to come.
@@ -282,6 +283,11 @@ class Feed:
             if await self._not_in_feed_yet(sequence, 1):
                 return feed
         raise Gone("the event id is older than the feed", remedy="List again.")
+
+    async def _fed_message(self, **which: Any) -> tuple[int, int]:
+        """The sequences of one message of FEED: its own, and the one it had in CHANGES."""
+        message = await self._message(FEED, **which)
+        return message["seq"], _source_of(wire.stored_headers(message)[_SOURCE])
 
     async def _message(self, stream: str, **which: Any) -> dict[str, Any]:
         """One message of a stream; raises _NotStored when it is not there."""
